@@ -1,0 +1,280 @@
+//! One file, parsed: its value tree, its tensors, its storages.
+
+use std::borrow::Cow;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::container::{Archive, ArchiveProblem, Container, detect};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::pickle::{Machine, PersistentIds, Tree, Value};
+use crate::rebuild::{self, LeafRow, PathStep};
+use crate::source::Source;
+use crate::tensor::{Storage, StorageRow, Tensor, TensorRow};
+
+/// The order of bytes inside the file's storages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum ByteOrder {
+    /// Least significant byte first: all machines PyTorch usually runs on.
+    #[default]
+    Little,
+    /// Most significant byte first: written on s390x and the like.
+    Big,
+}
+
+/// A digest of the bytes that decide what a file holds and where: directory, pickle, byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint {
+    /// XXH3 (64 bits).
+    pub digest: u64,
+    /// Whether the digest covers tensor contents too: the directory holds a CRC for every non-empty storage.
+    pub covers_content: bool,
+}
+
+/// A parsed checkpoint: what the file says, without any tensor bytes.
+///
+/// ```
+/// use pt_format::{Checkpoint, DType, Limits, write};
+/// let object = write::Object::dict([
+///     ("weight", write::Tensor::new::<f32>(&[3], &[1.0, 2.0, 3.0])?.into()),
+///     ("epoch", 7.into()),
+/// ]);
+/// let bytes = write::to_vec(&object)?;
+///
+/// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+/// assert_eq!(checkpoint.tensor("weight").unwrap().dtype(), Some(DType::Float32));
+/// assert_eq!(checkpoint.values().get("epoch").unwrap().as_i64(), Some(7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Checkpoint<'s> {
+    pub(crate) tree: Tree<'s>,
+    pub(crate) tensors: Vec<TensorRow>,
+    pub(crate) storages: Vec<StorageRow>,
+    pub(crate) dims: Vec<u64>,
+    pub(crate) names: String,
+    pub(crate) steps: Vec<PathStep>,
+    pub(crate) leaves: Vec<LeafRow>,
+    pub(crate) node_states: Vec<u32>,
+    pub(crate) limits: Limits,
+    container: Container,
+    byte_order: ByteOrder,
+    fingerprint: Fingerprint,
+    aliases_cut: bool,
+}
+
+impl<'s> Checkpoint<'s> {
+    /// Parses a file. Reads its directory and its pickle, no tensor bytes.
+    ///
+    /// A tensor that cannot be read does not fail the file: it is listed with its [fault](Tensor::fault).
+    /// [`Self::check`] tells whether there are any.
+    ///
+    /// # Errors
+    /// When the bytes are no checkpoint, when its structure is damaged, or when it exceeds `limits`.
+    pub fn parse<S: Source + ?Sized>(source: &'s S, limits: &Limits) -> Result<Self> {
+        match detect(source)? {
+            Container::Zip => Self::parse_zip(Archive::parse(source)?, limits),
+            container => Err(Error::UnsupportedContainer { container }),
+        }
+    }
+
+    fn parse_zip<S: Source + ?Sized>(mut archive: Archive<'s, S>, limits: &Limits) -> Result<Self> {
+        let (pickle, byte_order) = prologue(&mut archive, limits)?;
+        let record = String::from_utf8_lossy(archive.name(&archive.entries()[pickle])).into_owned();
+        let (text, start, end) = archive.take_record(pickle, limits.pickle_bytes)?;
+        let fingerprint = fingerprint(archive.directory(), &text[start..end], byte_order, archive.covers_content());
+        let (tree, _) = Machine::run(text, start..end, PersistentIds::Storage, limits, &record)?;
+        let found = rebuild::walk(&tree, &archive, limits)?;
+        Ok(Self {
+            tree,
+            tensors: found.tensors,
+            storages: found.storages,
+            dims: found.dims,
+            names: found.names,
+            steps: found.steps,
+            leaves: found.leaves,
+            node_states: found.states,
+            limits: *limits,
+            container: Container::Zip,
+            byte_order,
+            fingerprint,
+            aliases_cut: found.aliases_cut,
+        })
+    }
+
+    /// Returns the same checkpoint without borrowing from its source.
+    pub fn into_owned(self) -> Checkpoint<'static> {
+        Checkpoint { tree: self.tree.into_owned(), ..self }
+    }
+
+    /// Returns the tensors in file order, aliases and parts of composite tensors included.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> + Clone {
+        (0..self.tensors.len() as u32).map(|index| Tensor { checkpoint: self, index })
+    }
+
+    /// Finds a tensor by its dotted name; the first one where names collide. Looks at every name: callers with many
+    /// lookups build an index.
+    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        self.tensors().find(|tensor| tensor.name() == name)
+    }
+
+    /// Returns the storages in the order the tensors first use them.
+    pub fn storages(&self) -> impl ExactSizeIterator<Item = Storage<'_>> + Clone {
+        (0..self.storages.len() as u32).map(|index| Storage { checkpoint: self, index })
+    }
+
+    /// Returns the object that was saved.
+    pub fn values(&self) -> Value<'_> {
+        Value { checkpoint: self, raw: self.tree.root }
+    }
+
+    /// Returns the plain scalars (numbers, booleans, strings, `None`) that stand in dicts, tuples and short lists, with
+    /// their dotted names: labels and ids, as data sets keep them.
+    pub fn leaves(&self) -> impl Iterator<Item = (String, Value<'_>)> {
+        self.leaves
+            .iter()
+            .map(|leaf| (self.path_of(leaf.step).join("."), Value { checkpoint: self, raw: leaf.value }))
+    }
+
+    /// Returns the container the file is.
+    pub fn container(&self) -> Container {
+        self.container
+    }
+
+    /// Returns the order of bytes inside the storages.
+    pub fn byte_order(&self) -> ByteOrder {
+        self.byte_order
+    }
+
+    /// Returns the digest of everything this was parsed from.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Returns whether some names of shared tensors were left out, because the file has too many paths to them.
+    pub fn aliases_cut(&self) -> bool {
+        self.aliases_cut
+    }
+
+    /// Checks that every tensor can be read, as far as the file's structure tells.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for the first tensor with a fault.
+    pub fn check(&self) -> Result<()> {
+        match self.tensors().find_map(|tensor| Some((tensor, tensor.fault()?))) {
+            Some((tensor, fault)) => {
+                Err(Error::Tensor { tensor: tensor.name().to_owned(), fault: fault.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn path_of(&self, step: u32) -> Vec<String> {
+        let mut path = Vec::new();
+        let mut at = step;
+        while at != 0 {
+            let here = self.steps[at as usize];
+            let mut component = String::new();
+            rebuild::write_component(&self.tree, here.component, &mut component);
+            path.push(component);
+            at = here.parent;
+        }
+        path.reverse();
+        path
+    }
+}
+
+/// Computes the fingerprint of a file without running its pickle.
+///
+/// # Errors
+/// As [`Checkpoint::parse`], as far as the container goes.
+///
+/// ```
+/// use pt_format::{Checkpoint, Limits, fingerprint_of, write};
+/// let bytes = write::to_vec(&write::Object::dict([("epoch", 7.into())]))?;
+/// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+/// assert_eq!(fingerprint_of(&bytes, &Limits::default())?, checkpoint.fingerprint());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn fingerprint_of<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Fingerprint> {
+    match detect(source)? {
+        Container::Zip => {
+            let mut archive = Archive::parse(source)?;
+            let (pickle, byte_order) = prologue(&mut archive, limits)?;
+            let pickle = archive.read_record(pickle, limits.pickle_bytes)?;
+            Ok(fingerprint(archive.directory(), &pickle, byte_order, archive.covers_content()))
+        }
+        container => Err(Error::UnsupportedContainer { container }),
+    }
+}
+
+fn fingerprint(directory: &[u8], pickle: &[u8], byte_order: ByteOrder, covers_content: bool) -> Fingerprint {
+    let mut hasher = Xxh3::new();
+    hasher.update(directory);
+    hasher.update(pickle);
+    hasher.update(&[u8::from(byte_order == ByteOrder::Big)]);
+    Fingerprint { digest: hasher.digest(), covers_content }
+}
+
+/// Finds the pickle and reads the small records that say how to read the others.
+fn prologue<S: Source + ?Sized>(archive: &mut Archive<'_, S>, limits: &Limits) -> Result<(usize, ByteOrder)> {
+    let pickle = find_pickle(archive)?;
+    archive.prefetch(pickle, limits)?;
+    let alignment = small_record(archive, ".storage_alignment")?.and_then(|text| parse_number(&text));
+    // A number torch could not have used says nothing about where data starts.
+    if let Some(alignment) = alignment.filter(|alignment| (1..=1 << 16).contains(alignment)) {
+        archive.set_alignment(alignment);
+    }
+    let byte_order = match small_record(archive, "byteorder")?.as_deref() {
+        None | Some(b"little") => ByteOrder::Little,
+        Some(b"big") => ByteOrder::Big,
+        Some(other) => {
+            return Err(Error::Value {
+                path: "byteorder".into(),
+                found: format!("`{}`", other[..other.len().min(40)].escape_ascii()),
+                expected: "`little` or `big`".into(),
+            });
+        }
+    };
+    Ok((pickle, byte_order))
+}
+
+/// Tells which kind of archive this is and returns its main pickle.
+fn find_pickle<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Result<usize> {
+    let unsupported = |container| Err(Error::UnsupportedContainer { container });
+    if archive.find_in_root("constants.pkl").is_some() || archive.find_in_root("model.json").is_some() {
+        return unsupported(Container::TorchScript);
+    }
+    if archive.find_in_root("archive_format").is_some() {
+        return unsupported(Container::Pt2);
+    }
+    if archive.find_in_root(".data/extern_modules").is_some() || archive.find_in_root(".data/python_version").is_some() {
+        return unsupported(Container::Package);
+    }
+    if let Some(pickle) = archive.find_in_root("data.pkl") {
+        return Ok(pickle);
+    }
+    if archive.find_in_root("version").is_some() || archive.find_in_root("byteorder").is_some() {
+        let record = String::from_utf8_lossy(&archive.in_root("data.pkl")).into_owned();
+        return Err(Error::MissingRecord { record, records: archive.entries().len() });
+    }
+    let npz = archive.entries().iter().any(|entry| archive.name(entry).ends_with(b".npy"));
+    let advice = match npz {
+        true => "it looks like a numpy .npz file; open it with numpy",
+        false => "it is an ordinary zip archive",
+    };
+    Err(Error::archive(0, ArchiveProblem::NotTorch { advice }))
+}
+
+/// Reads a record of a few bytes that may be missing.
+fn small_record<S: Source + ?Sized>(archive: &Archive<'_, S>, name: &str) -> Result<Option<Vec<u8>>> {
+    const SMALL_RECORD_BYTES_MAX: u64 = 4 << 10;
+    archive
+        .find_in_root(name)
+        .map(|index| archive.read_record(index, SMALL_RECORD_BYTES_MAX).map(Cow::into_owned))
+        .transpose()
+}
+
+fn parse_number(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,45 @@
+//! Which container a file is, and the zip archive.
+
+mod detect;
+mod record;
+mod zip;
+
+use std::fmt;
+
+pub use self::detect::detect;
+pub use self::record::Record;
+pub use self::zip::{Archive, ArchiveProblem, Entry};
+
+/// The container formats PyTorch has written over the years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Container {
+    /// Zip archive of `torch.save` since 1.6: `data.pkl` and one record per storage.
+    Zip,
+    /// Stacked pickles followed by raw storages: 0.1.10 to 1.5, and still on request.
+    Legacy,
+    /// Tar archive of the releases before 0.1.10.
+    Tar,
+    /// TorchScript archive: `constants.pkl` and code beside `data.pkl`.
+    TorchScript,
+    /// `torch.package` archive.
+    Package,
+    /// `torch.export` archive (`.pt2`).
+    Pt2,
+    /// Safetensors file.
+    Safetensors,
+}
+
+impl fmt::Display for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Zip => "torch.save (zip)",
+            Self::Legacy => "legacy torch.save (before 1.6)",
+            Self::Tar => "tar torch.save (before 0.1.10)",
+            Self::TorchScript => "TorchScript",
+            Self::Package => "torch.package",
+            Self::Pt2 => "torch.export (.pt2)",
+            Self::Safetensors => "safetensors",
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! What can be wrong with a file, typed.
+
+use std::io;
+
+use crate::container::{ArchiveProblem, Container};
+use crate::pickle::PickleProblem;
+use crate::tensor::Fault;
+
+/// Why a file, or a part of it, could not be read.
+///
+/// Messages name the record, the byte offset and what was expected. The crates that open files put the
+/// path in front.
+///
+/// ```
+/// use pt_format::{Checkpoint, Error, Limits};
+/// let error = Checkpoint::parse(&b"<!DOCTYPE html>"[..], &Limits::default()).unwrap_err();
+/// assert!(matches!(error, Error::Foreign { .. }));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The source failed while being read.
+    #[error("cannot read {length} bytes at offset {offset}: {source}")]
+    Read {
+        /// First byte asked for.
+        offset: u64,
+        /// How many bytes were asked for.
+        length: u64,
+        /// What the medium said.
+        source: io::Error,
+    },
+    /// The bytes are something else than a PyTorch file.
+    #[error("not a PyTorch file: it looks like {found}; {advice}")]
+    Foreign {
+        /// What the first bytes say.
+        found: &'static str,
+        /// What to do about it.
+        advice: String,
+    },
+    /// The file is a PyTorch container that this version does not read.
+    #[error("{container} files are not read by this version; load the file with torch and save it again")]
+    UnsupportedContainer {
+        /// The container found.
+        container: Container,
+    },
+    /// The zip archive is damaged or ambiguous.
+    #[error("damaged zip archive at byte {offset}: {problem}")]
+    Archive {
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        problem: ArchiveProblem,
+    },
+    /// One record of the archive cannot be used.
+    #[error("record `{record}`: {fault}")]
+    Record {
+        /// Name of the record inside the archive.
+        record: String,
+        /// Why not.
+        fault: Fault,
+    },
+    /// A record that every checkpoint has is not there.
+    #[error("record `{record}` is missing; the archive has {records} other records")]
+    MissingRecord {
+        /// The name looked for.
+        record: String,
+        /// Records the archive does have.
+        records: usize,
+    },
+    /// The pickle is malformed.
+    #[error("pickle `{record}`, byte {offset}: {problem}")]
+    Pickle {
+        /// Name of the record that holds the pickle.
+        record: String,
+        /// Byte inside the pickle.
+        offset: u64,
+        /// What is wrong there.
+        problem: PickleProblem,
+    },
+    /// A tensor is listed in the file but cannot be read.
+    #[error("tensor `{tensor}`: {fault}")]
+    Tensor {
+        /// Dotted name of the tensor.
+        tensor: String,
+        /// Why it cannot be read.
+        fault: Fault,
+    },
+    /// The file asks for more than [`Limits`](crate::Limits) allows.
+    #[error("{what}: {found} exceeds the limit of {limit}; raise `Limits::{field}` if the file can be trusted")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much the file asks for.
+        found: u64,
+        /// How much is allowed.
+        limit: u64,
+        /// The field of `Limits` that says so.
+        field: &'static str,
+    },
+    /// A value is not of the kind that was asked for.
+    #[error("value `{path}` is {found}, expected {expected}")]
+    Value {
+        /// Dotted path of the value.
+        path: String,
+        /// What is there.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
+}
+
+/// Results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn archive(offset: u64, problem: ArchiveProblem) -> Self {
+        Self::Archive { offset, problem }
+    }
+}

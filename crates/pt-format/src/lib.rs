@@ -1,0 +1,37 @@
+//! PyTorch checkpoint files, parsed without PyTorch.
+//!
+//! ```text
+//! bytes (Source) -> container -> records -> pickle machine -> value tree -> Checkpoint { values, tensors, storages }
+//! ```
+//!
+//! Nothing is executed: a global in the pickle is looked up in a table of known rebuild functions and otherwise stays
+//! an inert pair of names. This crate has no unsafe code and opens no files; it sees bytes through a [`Source`].
+//!
+//! * [`Checkpoint`] — parse a file, list its [`Tensor`]s, walk its [`values`](Checkpoint::values).
+//! * [`write`](mod@write) — write a `.pt` file that `torch.load(weights_only=True)` reads.
+//! * [`DType`], [`geometry`] — element types, shape and stride arithmetic.
+
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+mod container;
+mod dtype;
+mod element;
+mod error;
+pub mod geometry;
+mod limits;
+mod pickle;
+mod rebuild;
+mod source;
+mod tensor;
+pub mod write;
+
+pub use crate::checkpoint::{ByteOrder, Checkpoint, Fingerprint, fingerprint_of};
+pub use crate::container::{Archive, ArchiveProblem, Container, Entry, Record, detect};
+pub use crate::dtype::DType;
+pub use crate::element::Element;
+pub use crate::error::{Error, Result};
+pub use crate::limits::Limits;
+pub use crate::pickle::{Kind, PickleProblem, Value};
+pub use crate::source::Source;
+pub use crate::tensor::{Fault, Flags, Layout, Quantizer, Storage, Tensor};

@@ -1,0 +1,865 @@
+//! One pass over the opcodes.
+//!
+//! Every opcode makes at most one node and moves values that are on the stack already, so time and memory are
+//! linear in the pickle's length whatever it holds. Memo entries are 16-byte values that refer to the same node,
+//! which is how a list can grow after it was stored, and contain itself.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::pickle::opcode::{self as op, name as opcode_name};
+use crate::pickle::tree::{Extra, Global, NONE, Node, Raw, Sequence, Text, Tree};
+use crate::pickle::{Known, NodeId, PickleProblem};
+
+/// CPython refuses longer decimal integers too (`sys.int_max_str_digits`); parsing is quadratic.
+const DECIMAL_DIGITS_MAX: usize = 4300;
+/// Writers number memo entries in sequence; a few may be skipped.
+const MEMO_GAP_MAX: usize = 16;
+
+/// What persistent ids a pickle may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PersistentIds {
+    /// `("storage", class, key, location, element count)`, as in zip archives.
+    Storage,
+}
+
+/// The machine: a stack, marks and a memo over one pickle.
+pub(crate) struct Machine<'s, 'a> {
+    text: Cow<'s, [u8]>,
+    end: usize,
+    at: usize,
+    tree: Tree<'s>,
+    stack: Vec<Raw>,
+    marks: Vec<usize>,
+    memo: Vec<Option<Raw>>,
+    sparse_memo: HashMap<u64, Raw>,
+    persistent_ids: PersistentIds,
+    record: &'a str,
+    start: usize,
+}
+
+type Step<T = ()> = Result<T, PickleProblem>;
+
+impl<'s, 'a> Machine<'s, 'a> {
+    /// Runs the pickle that starts at the start of `range` and must end inside it. Returns its values and the
+    /// byte behind its STOP.
+    ///
+    /// # Errors
+    /// [`Error::Pickle`] with the byte offset inside the pickle, or [`Error::Limit`].
+    pub(crate) fn run(
+        text: Cow<'s, [u8]>,
+        range: Range<usize>,
+        persistent_ids: PersistentIds,
+        limits: &'a Limits,
+        record: &'a str,
+    ) -> Result<(Tree<'s>, usize)> {
+        let length = range.len();
+        let mut machine = Self {
+            text,
+            at: range.start,
+            end: range.end,
+            start: range.start,
+            tree: Tree::new(Cow::Borrowed(&[])),
+            stack: Vec::with_capacity(64),
+            marks: Vec::with_capacity(16),
+            memo: Vec::with_capacity((length / 16).min(1 << 20)),
+            sparse_memo: HashMap::new(),
+            persistent_ids,
+            record,
+        };
+        machine.tree.nodes.reserve((length / 24).min(1 << 20));
+        machine.tree.items.reserve((length / 8).min(1 << 20));
+        loop {
+            let opcode_at = machine.at;
+            match machine.step() {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(problem) => return Err(machine.error(opcode_at, problem)),
+            }
+            let held = machine.tree.nodes.len().max(machine.stack.len()).max(machine.tree.items.len() / 8);
+            if held > limits.values {
+                return Err(Error::Limit {
+                    what: "values in the pickle",
+                    found: held as u64,
+                    limit: limits.values as u64,
+                    field: "values",
+                });
+            }
+        }
+        let mut tree = machine.tree;
+        tree.text = machine.text;
+        Ok((tree, machine.at))
+    }
+
+    fn error(&self, at: usize, problem: PickleProblem) -> Error {
+        Error::Pickle { record: self.record.to_owned(), offset: (at - self.start) as u64, problem }
+    }
+
+    /// Executes one opcode; true after STOP.
+    #[inline]
+    fn step(&mut self) -> Step<bool> {
+        let opcode = self.u8("opcode")?;
+        match opcode {
+            // The ones a state dict is made of, by frequency.
+            op::BINPUT => {
+                let index = self.u8("memo index")?;
+                self.memo_put(index.into(), opcode)?;
+            }
+            op::BINGET => {
+                let index = self.u8("memo index")?;
+                self.memo_get(index.into())?;
+            }
+            op::LONG_BINPUT => {
+                let index = self.u32("memo index")?;
+                self.memo_put(index.into(), opcode)?;
+            }
+            op::LONG_BINGET => {
+                let index = self.u32("memo index")?;
+                self.memo_get(index.into())?;
+            }
+            op::BININT1 => {
+                let value = self.u8("integer")?;
+                self.push(Raw::Int(value.into()));
+            }
+            op::BINUNICODE => {
+                let length = self.u32("string length")?;
+                self.string(length.into())?;
+            }
+            op::MARK => self.marks.push(self.stack.len()),
+            op::TUPLE => {
+                let from = self.mark(opcode)?;
+                self.tuple(from);
+            }
+            op::TUPLE1 => self.tuple_of(1, opcode)?,
+            op::TUPLE2 => self.tuple_of(2, opcode)?,
+            op::TUPLE3 => self.tuple_of(3, opcode)?,
+            op::EMPTY_TUPLE => self.tuple(self.stack.len()),
+            op::BINPERSID => self.persistent_id()?,
+            op::REDUCE => self.reduce(opcode)?,
+            op::NEWFALSE => self.push(Raw::Bool(false)),
+            op::NEWTRUE => self.push(Raw::Bool(true)),
+            op::BININT => {
+                let value = self.u32("integer")? as i32;
+                self.push(Raw::Int(value.into()));
+            }
+            op::BININT2 => {
+                let value = u16::from_le_bytes(*self.take_array("integer")?);
+                self.push(Raw::Int(value.into()));
+            }
+            op::NONE => self.push(Raw::None),
+            op::BINFLOAT => {
+                let value = f64::from_be_bytes(*self.take_array("float")?);
+                self.push(Raw::Float(value));
+            }
+            op::EMPTY_DICT => self.add(Node::Dict(Sequence::default())),
+            op::EMPTY_LIST => self.add(Node::List(Sequence::default())),
+            op::EMPTY_SET => self.add(Node::Set(Sequence::default())),
+            op::SETITEM => {
+                self.need(3, opcode)?;
+                self.set_items(self.stack.len() - 2, opcode)?;
+            }
+            op::SETITEMS => {
+                let from = self.mark(opcode)?;
+                self.set_items(from, opcode)?;
+            }
+            op::APPEND => {
+                self.need(2, opcode)?;
+                self.append(self.stack.len() - 1, opcode)?;
+            }
+            op::APPENDS | op::ADDITEMS => {
+                let from = self.mark(opcode)?;
+                self.append(from, opcode)?;
+            }
+            op::BUILD => self.build(opcode)?,
+            op::GLOBAL => {
+                let module = self.line("module name")?;
+                let name = self.line("global name")?;
+                self.global(module, name);
+            }
+            op::PROTO => {
+                self.u8("protocol")?;
+            }
+            op::STOP => return self.stop().map(|()| true),
+
+            op::SHORT_BINUNICODE => {
+                let length = self.u8("string length")?;
+                self.string(length.into())?;
+            }
+            op::BINUNICODE8 => {
+                let length = self.u64("string length")?;
+                self.string(length)?;
+            }
+            op::SHORT_BINBYTES => {
+                let length = self.u8("bytes length")?;
+                self.bytes(length.into())?;
+            }
+            op::BINBYTES => {
+                let length = self.u32("bytes length")?;
+                self.bytes(length.into())?;
+            }
+            op::BINBYTES8 => {
+                let length = self.u64("bytes length")?;
+                self.bytes(length)?;
+            }
+            op::BYTEARRAY8 => {
+                let length = self.u64("bytearray length")?;
+                let text = self.text(length, "bytearray")?;
+                self.add(Node::ByteArray { length: text.length, start: text.start });
+            }
+            op::SHORT_BINSTRING => {
+                let length = self.u8("string length")?;
+                self.byte_string(length.into())?;
+            }
+            op::BINSTRING => {
+                let length = self.u32("string length")? as i32;
+                let length = u64::try_from(length).map_err(|_| PickleProblem::NegativeLength(length.into()))?;
+                self.byte_string(length)?;
+            }
+            op::LONG1 => {
+                let length = self.u8("integer length")?;
+                self.long(length.into())?;
+            }
+            op::LONG4 => {
+                let length = self.u32("integer length")? as i32;
+                let length = u64::try_from(length).map_err(|_| PickleProblem::NegativeLength(length.into()))?;
+                self.long(length)?;
+            }
+            op::MEMOIZE => self.memo_put((self.memo.len() + self.sparse_memo.len()) as u64, opcode)?,
+            op::FRAME => {
+                // Advisory: lengths inside are checked one by one anyway.
+                self.u64("frame length")?;
+            }
+            op::STACK_GLOBAL => {
+                self.need(2, opcode)?;
+                let (name, module) = (self.pop(opcode)?, self.pop(opcode)?);
+                match (module, name) {
+                    (Raw::Str { length, start }, Raw::Str { length: name_length, start: name_start }) => self
+                        .global(Text { start, length }, Text { start: name_start, length: name_length }),
+                    _ => return Err(wrong_kind(opcode, "two strings")),
+                }
+            }
+            op::NEWOBJ => self.reduce(opcode)?,
+            op::NEWOBJ_EX => {
+                let kwargs = self.pop(opcode)?;
+                let kwargs = kwargs.node().ok_or_else(|| wrong_kind(opcode, "a dict of keyword arguments"))?;
+                self.reduce(opcode)?;
+                let extra = self.extra_of_top(opcode)?;
+                self.tree.extras[extra as usize].kwargs = kwargs;
+            }
+            op::POP => {
+                // Takes the mark if it is on top, as CPython does.
+                if self.marks.last() == Some(&self.stack.len()) {
+                    self.marks.pop();
+                } else {
+                    self.pop(opcode)?;
+                }
+            }
+            op::POP_MARK => {
+                let from = self.mark(opcode)?;
+                self.stack.truncate(from);
+            }
+            op::DUP => {
+                self.need(1, opcode)?;
+                self.push(self.stack[self.stack.len() - 1]);
+            }
+            op::LIST => {
+                let from = self.mark(opcode)?;
+                let mut sequence = Sequence::default();
+                self.tree.extend(&mut sequence, &self.stack[from..]);
+                self.stack.truncate(from);
+                self.add(Node::List(sequence));
+            }
+            op::DICT => {
+                let from = self.mark(opcode)?;
+                if (self.stack.len() - from) % 2 != 0 {
+                    return Err(PickleProblem::OddItems);
+                }
+                let mut sequence = Sequence::default();
+                self.tree.extend(&mut sequence, &self.stack[from..]);
+                self.stack.truncate(from);
+                self.add(Node::Dict(sequence));
+            }
+            op::FROZENSET => {
+                let from = self.mark(opcode)?;
+                let run = self.tree.add_run(&self.stack[from..]);
+                self.stack.truncate(from);
+                self.add(Node::FrozenSet(run));
+            }
+            op::OBJ => {
+                let from = self.mark(opcode)?;
+                let class = *self.stack.get(from).ok_or(PickleProblem::StackUnderflow { opcode: "OBJ" })?;
+                let class = class.node().ok_or_else(|| wrong_kind(opcode, "a class"))?;
+                self.tuple(from + 1);
+                let args = self.pop(opcode)?;
+                self.pop(opcode)?;
+                self.object(class, args);
+            }
+            op::INST => {
+                let module = self.line("module name")?;
+                let name = self.line("class name")?;
+                let from = self.mark(opcode)?;
+                self.tuple(from);
+                let args = self.pop(opcode)?;
+                self.global(module, name);
+                let class = self.pop(opcode)?;
+                if let Raw::Node(class) = class {
+                    self.object(class, args);
+                }
+            }
+            op::INT => self.int_line()?,
+            op::LONG => self.long_line()?,
+            op::FLOAT => {
+                let line = self.line("float")?;
+                let value = self.ascii(line).and_then(|text| text.parse().ok());
+                self.push(Raw::Float(value.ok_or(PickleProblem::Malformed("float"))?));
+            }
+            op::STRING => self.string_line()?,
+            op::UNICODE => self.unicode_line()?,
+            op::GET => {
+                let index = self.decimal_line("memo index")?;
+                self.memo_get(index)?;
+            }
+            op::PUT => {
+                let index = self.decimal_line("memo index")?;
+                self.memo_put(index, opcode)?;
+            }
+            op::PERSID => return Err(refused(opcode, "text persistent ids name storages that no file holds")),
+            op::EXT1 | op::EXT2 | op::EXT4 => {
+                return Err(refused(opcode, "extension codes mean something only to the process that wrote them"));
+            }
+            op::NEXT_BUFFER | op::READONLY_BUFFER => {
+                return Err(refused(opcode, "the buffer it stands for is not in the file"));
+            }
+            other => return Err(PickleProblem::UnknownOpcode(other)),
+        }
+        Ok(false)
+    }
+
+    fn stop(&mut self) -> Step {
+        self.tree.root = self.pop(op::STOP)?;
+        if !self.stack.is_empty() || !self.marks.is_empty() {
+            return Err(PickleProblem::LeftOver(self.stack.len() + self.marks.len()));
+        }
+        Ok(())
+    }
+
+    // Stack.
+
+    fn push(&mut self, value: Raw) {
+        self.stack.push(value);
+    }
+
+    fn add(&mut self, node: Node) {
+        let value = self.tree.add(node);
+        self.stack.push(value);
+    }
+
+    /// Values above the last mark are all an opcode may take.
+    fn need(&self, count: usize, opcode: u8) -> Step {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.stack.len() < floor + count {
+            return Err(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) });
+        }
+        Ok(())
+    }
+
+    fn pop(&mut self, opcode: u8) -> Step<Raw> {
+        self.need(1, opcode)?;
+        self.stack.pop().ok_or(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) })
+    }
+
+    fn mark(&mut self, opcode: u8) -> Step<usize> {
+        self.marks.pop().ok_or(PickleProblem::NoMark { opcode: opcode_name(opcode) })
+    }
+
+    fn tuple(&mut self, from: usize) {
+        let run = self.tree.add_run(&self.stack[from..]);
+        self.stack.truncate(from);
+        self.add(Node::Tuple(run));
+    }
+
+    fn tuple_of(&mut self, count: usize, opcode: u8) -> Step {
+        self.need(count, opcode)?;
+        self.tuple(self.stack.len() - count);
+        Ok(())
+    }
+
+    // Objects.
+
+    fn global(&mut self, module: Text, name: Text) {
+        let known = Known::of(self.text_bytes(module), self.text_bytes(name));
+        let index = self.tree.globals.len() as u32;
+        self.tree.globals.push(Global { module, name, known });
+        self.add(Node::Global(index));
+    }
+
+    fn reduce(&mut self, opcode: u8) -> Step {
+        self.need(2, opcode)?;
+        let (args, callable) = (self.pop(opcode)?, self.pop(opcode)?);
+        let callable = callable.node().ok_or_else(|| wrong_kind(opcode, "a global or object to call"))?;
+        if matches!(
+            self.tree.node(callable),
+            Node::Tuple(_) | Node::List(_) | Node::Dict(_) | Node::Set(_) | Node::FrozenSet(_)
+        ) {
+            return Err(wrong_kind(opcode, "a global or object to call"));
+        }
+        match args {
+            Raw::Node(id) if matches!(self.tree.node(id), Node::Tuple(_)) => {}
+            _ => return Err(wrong_kind(opcode, "a tuple of arguments")),
+        }
+        self.object(callable, args);
+        Ok(())
+    }
+
+    fn object(&mut self, callable: NodeId, args: Raw) {
+        let args = args.node().unwrap_or(NONE);
+        self.add(Node::Object { callable, args, extra: NONE });
+    }
+
+    /// Returns the extra of the object on top of the stack, made if it has none.
+    fn extra_of_top(&mut self, opcode: u8) -> Step<u32> {
+        let top = self.stack.last().and_then(|value| value.node());
+        self.extra_of(top.ok_or_else(|| wrong_kind(opcode, "an object"))?, opcode)
+    }
+
+    fn extra_of(&mut self, id: NodeId, opcode: u8) -> Step<u32> {
+        let next = self.tree.extras.len() as u32;
+        match &mut self.tree.nodes[id as usize] {
+            Node::Object { extra, .. } => {
+                if *extra == NONE {
+                    *extra = next;
+                    self.tree.extras.push(Extra::default());
+                }
+                Ok(*extra)
+            }
+            _ => Err(wrong_kind(opcode, "an object that takes items or state")),
+        }
+    }
+
+    /// Pops the values from `from` on and returns the node below them.
+    fn target(&mut self, from: usize, opcode: u8) -> Step<NodeId> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if from <= floor {
+            return Err(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) });
+        }
+        self.stack[from - 1].node().ok_or_else(|| wrong_kind(opcode, "a container"))
+    }
+
+    fn set_items(&mut self, from: usize, opcode: u8) -> Step {
+        if (self.stack.len() - from) % 2 != 0 {
+            return Err(PickleProblem::OddItems);
+        }
+        let id = self.target(from, opcode)?;
+        if let Node::Dict(mut sequence) = self.tree.node(id) {
+            self.tree.extend(&mut sequence, &self.stack[from..]);
+            self.tree.nodes[id as usize] = Node::Dict(sequence);
+        } else {
+            let extra = self.extra_of(id, opcode)? as usize;
+            let mut sequence = self.tree.extras[extra].pairs;
+            self.tree.extend(&mut sequence, &self.stack[from..]);
+            self.tree.extras[extra].pairs = sequence;
+        }
+        self.stack.truncate(from);
+        Ok(())
+    }
+
+    fn append(&mut self, from: usize, opcode: u8) -> Step {
+        let id = self.target(from, opcode)?;
+        match self.tree.node(id) {
+            Node::List(mut sequence) => {
+                self.tree.extend(&mut sequence, &self.stack[from..]);
+                self.tree.nodes[id as usize] = Node::List(sequence);
+            }
+            Node::Set(mut sequence) if opcode == op::ADDITEMS => {
+                self.tree.extend(&mut sequence, &self.stack[from..]);
+                self.tree.nodes[id as usize] = Node::Set(sequence);
+            }
+            _ => {
+                let extra = self.extra_of(id, opcode)? as usize;
+                let mut sequence = self.tree.extras[extra].appended;
+                self.tree.extend(&mut sequence, &self.stack[from..]);
+                self.tree.extras[extra].appended = sequence;
+            }
+        }
+        self.stack.truncate(from);
+        Ok(())
+    }
+
+    fn build(&mut self, opcode: u8) -> Step {
+        self.need(2, opcode)?;
+        let state = self.pop(opcode)?;
+        let extra = self.extra_of_top(opcode)? as usize;
+        let mut sequence = self.tree.extras[extra].states;
+        self.tree.extend(&mut sequence, &[state]);
+        self.tree.extras[extra].states = sequence;
+        Ok(())
+    }
+
+    fn persistent_id(&mut self) -> Step {
+        let id = self.pop(op::BINPERSID)?;
+        let PersistentIds::Storage = self.persistent_ids;
+        let fields = id.node().map(|node| self.tree.args(node)).unwrap_or_default();
+        // Key and count are judged where the storage is used; here only the form is.
+        let is_storage = fields.len() >= 5 && self.raw_text(fields[0]) == Some(b"storage");
+        if !is_storage {
+            return Err(PickleProblem::PersistentId);
+        }
+        let item = self.tree.items.len() as u32;
+        self.tree.items.push(id);
+        self.add(Node::Persistent(item));
+        Ok(())
+    }
+
+    // Memo.
+
+    fn memo_put(&mut self, index: u64, opcode: u8) -> Step {
+        let value = *self.stack.last().ok_or(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) })?;
+        match usize::try_from(index) {
+            Ok(slot) if slot == self.memo.len() => self.memo.push(Some(value)),
+            Ok(slot) if slot < self.memo.len() => self.memo[slot] = Some(value),
+            Ok(slot) if slot <= self.memo.len() + MEMO_GAP_MAX => {
+                self.memo.resize(slot, None);
+                self.memo.push(Some(value));
+            }
+            _ => {
+                self.sparse_memo.insert(index, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn memo_get(&mut self, index: u64) -> Step {
+        let dense = usize::try_from(index).ok().and_then(|slot| self.memo.get(slot).copied().flatten());
+        let value = dense.or_else(|| self.sparse_memo.get(&index).copied());
+        self.push(value.ok_or(PickleProblem::MemoMiss(index))?);
+        Ok(())
+    }
+
+    // Arguments.
+
+    fn take(&mut self, length: usize, what: &'static str) -> Step<&[u8]> {
+        let left = self.end - self.at;
+        if length > left {
+            return Err(PickleProblem::CutOff { what, needs: (length - left) as u64 });
+        }
+        self.at += length;
+        Ok(&self.text[self.at - length..self.at])
+    }
+
+    fn take_array<const N: usize>(&mut self, what: &'static str) -> Step<&[u8; N]> {
+        let cut_off = PickleProblem::CutOff { what, needs: N as u64 };
+        self.take(N, what)?.first_chunk().ok_or(cut_off)
+    }
+
+    #[inline]
+    fn u8(&mut self, what: &'static str) -> Step<u8> {
+        if self.at >= self.end {
+            return Err(PickleProblem::CutOff { what, needs: 1 });
+        }
+        self.at += 1;
+        Ok(self.text[self.at - 1])
+    }
+
+    fn u32(&mut self, what: &'static str) -> Step<u32> {
+        self.take_array(what).map(|bytes| u32::from_le_bytes(*bytes))
+    }
+
+    fn u64(&mut self, what: &'static str) -> Step<u64> {
+        self.take_array(what).map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// Takes `length` bytes as they stand.
+    fn text(&mut self, length: u64, what: &'static str) -> Step<Text> {
+        let left = (self.end - self.at) as u64;
+        let short = u32::try_from(length).ok().filter(|_| length <= left);
+        let length = short.ok_or(PickleProblem::CutOff { what, needs: length.saturating_sub(left) })?;
+        let start = self.at as u64;
+        self.at += length as usize;
+        Ok(Text { start, length })
+    }
+
+    fn string(&mut self, length: u64) -> Step {
+        let text = self.text(length, "string")?;
+        self.push(Raw::string(text));
+        Ok(())
+    }
+
+    fn bytes(&mut self, length: u64) -> Step {
+        let text = self.text(length, "bytes")?;
+        self.push(Raw::bytes(text));
+        Ok(())
+    }
+
+    /// A Python 2 `str`: text if it is UTF-8, bytes otherwise.
+    fn byte_string(&mut self, length: u64) -> Step {
+        let text = self.text(length, "string")?;
+        let is_text = std::str::from_utf8(self.text_bytes(text)).is_ok();
+        self.push(if is_text { Raw::string(text) } else { Raw::bytes(text) });
+        Ok(())
+    }
+
+    /// Takes a line, without its newline.
+    fn line(&mut self, what: &'static str) -> Step<Text> {
+        let rest = &self.text[self.at..self.end];
+        let length = rest.iter().position(|&byte| byte == b'\n');
+        let text = self.text(length.ok_or(PickleProblem::CutOff { what, needs: 1 })? as u64, what)?;
+        self.at += 1;
+        Ok(text)
+    }
+
+    fn text_bytes(&self, text: Text) -> &[u8] {
+        let (start, length) = (text.start as usize, text.length as usize);
+        match start.checked_sub(self.text.len()) {
+            None => &self.text[start..start + length],
+            Some(start) => &self.tree.side[start..start + length],
+        }
+    }
+
+    fn raw_text(&self, value: Raw) -> Option<&[u8]> {
+        match value {
+            Raw::Str { length, start } | Raw::Bytes { length, start } => {
+                Some(self.text_bytes(Text { start, length }))
+            }
+            _ => None,
+        }
+    }
+
+    fn ascii(&self, text: Text) -> Option<&str> {
+        std::str::from_utf8(self.text_bytes(text)).ok().map(str::trim)
+    }
+
+    /// Keeps decoded bytes behind the pickle's own.
+    fn keep(&mut self, bytes: &[u8]) -> Text {
+        let start = (self.text.len() + self.tree.side.len()) as u64;
+        self.tree.side.extend_from_slice(bytes);
+        Text { start, length: bytes.len() as u32 }
+    }
+
+    /// Two's complement, little-endian.
+    fn long(&mut self, length: u64) -> Step {
+        let text = self.text(length, "integer")?;
+        self.push_long(text);
+        Ok(())
+    }
+
+    fn push_long(&mut self, text: Text) {
+        let bytes = self.text_bytes(text);
+        let fill = if bytes.last().is_some_and(|&top| top & 0x80 != 0) { 0xFF } else { 0 };
+        let fits = bytes.len() <= 8 || bytes[8..].iter().all(|&byte| byte == fill) && (bytes[7] ^ fill) & 0x80 == 0;
+        if fits {
+            let mut wide = [fill; 8];
+            let kept = bytes.len().min(8);
+            wide[..kept].copy_from_slice(&bytes[..kept]);
+            self.push(Raw::Int(i64::from_le_bytes(wide)));
+        } else {
+            self.add(Node::BigInt { length: text.length, start: text.start });
+        }
+    }
+
+    fn int_line(&mut self) -> Step {
+        let line = self.line("integer")?;
+        match self.text_bytes(line) {
+            b"00" => self.push(Raw::Bool(false)),
+            b"01" => self.push(Raw::Bool(true)),
+            _ => self.decimal(line)?,
+        }
+        Ok(())
+    }
+
+    fn long_line(&mut self) -> Step {
+        let mut line = self.line("integer")?;
+        if self.text_bytes(line).last() == Some(&b'L') {
+            line.length -= 1;
+        }
+        self.decimal(line)
+    }
+
+    fn decimal(&mut self, line: Text) -> Step {
+        let malformed = PickleProblem::Malformed("integer");
+        let text = self.ascii(line).ok_or_else(|| malformed.clone())?;
+        if let Ok(value) = text.parse() {
+            self.push(Raw::Int(value));
+            return Ok(());
+        }
+        let (negative, digits) = match text.strip_prefix('-') {
+            Some(digits) => (true, digits),
+            None => (false, text),
+        };
+        if digits.is_empty() || digits.len() > DECIMAL_DIGITS_MAX || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(malformed);
+        }
+        let bytes = twos_complement(digits, negative);
+        let text = self.keep(&bytes);
+        self.push_long(text);
+        Ok(())
+    }
+
+    fn decimal_line(&mut self, what: &'static str) -> Step<u64> {
+        let line = self.line(what)?;
+        self.ascii(line).and_then(|text| text.parse().ok()).ok_or(PickleProblem::Malformed(what))
+    }
+
+    /// A quoted Python 2 `str` with its escapes.
+    fn string_line(&mut self) -> Step {
+        let malformed = PickleProblem::Malformed("quoted string");
+        let line = self.line("quoted string")?;
+        let bytes = self.text_bytes(line).trim_ascii_end();
+        let inner = match bytes {
+            [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
+            _ => return Err(malformed),
+        };
+        let decoded = unescape_bytes(inner).ok_or(malformed)?;
+        let text = self.keep(&decoded);
+        self.push(if std::str::from_utf8(&decoded).is_ok() { Raw::string(text) } else { Raw::bytes(text) });
+        Ok(())
+    }
+
+    /// Raw-unicode-escape: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
+    fn unicode_line(&mut self) -> Step {
+        let line = self.line("unicode string")?;
+        let decoded = unescape_unicode(self.text_bytes(line)).ok_or(PickleProblem::Malformed("unicode string"))?;
+        let text = self.keep(&decoded);
+        self.push(Raw::string(text));
+        Ok(())
+    }
+}
+
+fn wrong_kind(opcode: u8, expected: &'static str) -> PickleProblem {
+    PickleProblem::WrongKind { opcode: opcode_name(opcode), expected }
+}
+
+fn refused(opcode: u8, why: &'static str) -> PickleProblem {
+    PickleProblem::Refused { opcode: opcode_name(opcode), why }
+}
+
+/// Decimal digits to two's complement bytes, little-endian, with room for the sign.
+fn twos_complement(digits: &str, negative: bool) -> Vec<u8> {
+    let mut bytes: Vec<u8> = vec![0];
+    for digit in digits.bytes() {
+        let mut carry = u16::from(digit - b'0');
+        for byte in &mut bytes {
+            carry += u16::from(*byte) * 10;
+            *byte = carry as u8;
+            carry >>= 8;
+        }
+        if carry > 0 {
+            bytes.push(carry as u8);
+        }
+    }
+    bytes.push(0);
+    if negative {
+        let mut carry = true;
+        for byte in &mut bytes {
+            let (sum, overflow) = (!*byte).overflowing_add(carry.into());
+            (*byte, carry) = (sum, overflow);
+        }
+    }
+    bytes
+}
+
+fn unescape_bytes(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        let (&escape, tail) = rest.split_first()?;
+        rest = tail;
+        let decoded = match escape {
+            b'n' => b'\n',
+            b't' => b'\t',
+            b'r' => b'\r',
+            b'a' => 7,
+            b'b' => 8,
+            b'v' => 11,
+            b'f' => 12,
+            b'\\' | b'\'' | b'"' => escape,
+            b'x' => {
+                let (hex, tail) = rest.split_at_checked(2)?;
+                rest = tail;
+                u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?
+            }
+            b'0'..=b'7' => {
+                let mut value = u32::from(escape - b'0');
+                for _ in 0..2 {
+                    if let [digit @ b'0'..=b'7', tail @ ..] = rest {
+                        value = value * 8 + u32::from(digit - b'0');
+                        rest = tail;
+                    }
+                }
+                value as u8
+            }
+            // Python leaves unknown escapes as they are.
+            other => {
+                out.push(b'\\');
+                other
+            }
+        };
+        out.push(decoded);
+    }
+    Some(out)
+}
+
+fn unescape_unicode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        let digits = match (byte, rest.first()) {
+            (b'\\', Some(b'u')) => 4,
+            (b'\\', Some(b'U')) => 8,
+            _ => {
+                push_code_point(&mut out, byte.into());
+                continue;
+            }
+        };
+        let hex = rest.get(1..1 + digits)?;
+        let code_point = u32::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?;
+        rest = &rest[1 + digits..];
+        if code_point > 0x10_FFFF {
+            return None;
+        }
+        push_code_point(&mut out, code_point);
+    }
+    Some(out)
+}
+
+/// UTF-8, surrogates included, as Python's `surrogatepass` has it.
+fn push_code_point(out: &mut Vec<u8>, code_point: u32) {
+    match char::from_u32(code_point) {
+        Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        None => out.extend_from_slice(&[
+            0xE0 | (code_point >> 12) as u8,
+            0x80 | (code_point >> 6 & 0x3F) as u8,
+            0x80 | (code_point & 0x3F) as u8,
+        ]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_become_twos_complement() {
+        assert_eq!(twos_complement("0", false), [0, 0]);
+        assert_eq!(twos_complement("256", false), [0, 1, 0]);
+        assert_eq!(twos_complement("1", true), [0xFF, 0xFF]);
+        assert_eq!(twos_complement("9223372036854775808", true)[..8], [0, 0, 0, 0, 0, 0, 0, 0x80]);
+    }
+
+    #[test]
+    fn text_escapes_are_undone() {
+        assert_eq!(unescape_bytes(br"a\n\x41\101\\\'\q").unwrap(), b"a\nAA\\'\\q");
+        assert_eq!(unescape_bytes(br"\x4"), None);
+        assert_eq!(unescape_unicode(b"\\u00e9\xE9\\U0001F600").unwrap(), "éé😀".as_bytes());
+        assert_eq!(unescape_unicode(b"\\ud800").unwrap(), b"\xED\xA0\x80");
+        assert_eq!(unescape_unicode(b"\\U00110000"), None);
+    }
+}

@@ -1,0 +1,21 @@
+//! The pickle machine: bytes to an inert tree of values.
+//!
+//! Nothing is imported, called or constructed. A global is a pair of names; calling one makes an object node
+//! that remembers what was called and with which arguments. What such a node means is decided later, from a
+//! table (`globals`), by whoever reads the tree.
+
+mod globals;
+mod machine;
+pub(crate) mod opcode;
+mod plain;
+mod problem;
+mod repr;
+mod tree;
+mod value;
+
+pub(crate) use self::globals::Known;
+pub(crate) use self::machine::{Machine, PersistentIds};
+pub use self::problem::PickleProblem;
+pub(crate) use self::repr::repr;
+pub(crate) use self::tree::{Items, Node, NodeId, Pairs, Raw, Text, Tree};
+pub use self::value::{Kind, Value};

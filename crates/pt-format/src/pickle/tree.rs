@@ -1,0 +1,377 @@
+//! The arena in which the values of one pickle live.
+//!
+//! A value is 16 bytes and `Copy`; containers and objects are nodes referred to by number, so aliases and
+//! cycles cost nothing, and dropping the tree frees a handful of vectors however deep it is. Strings stay where
+//! they are in the pickle; the few that need unescaping go to a side buffer that continues the same addresses.
+
+use std::borrow::Cow;
+
+use crate::pickle::Known;
+
+/// Number of a node in its tree.
+pub(crate) type NodeId = u32;
+
+/// No node, no chunk, no extra.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A run of bytes in the pickle or its side buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Text {
+    pub(crate) start: u64,
+    pub(crate) length: u32,
+}
+
+/// A value as the machine handles it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Raw {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    /// UTF-8 in all honest files; surrogates are allowed by pickle and checked when read.
+    Str {
+        length: u32,
+        start: u64,
+    },
+    Bytes {
+        length: u32,
+        start: u64,
+    },
+    Node(NodeId),
+}
+
+impl Raw {
+    pub(crate) fn string(text: Text) -> Self {
+        Self::Str { length: text.length, start: text.start }
+    }
+
+    pub(crate) fn bytes(text: Text) -> Self {
+        Self::Bytes { length: text.length, start: text.start }
+    }
+
+    pub(crate) fn node(self) -> Option<NodeId> {
+        match self {
+            Self::Node(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Node {
+    Tuple(Run),
+    FrozenSet(Run),
+    List(Sequence),
+    Set(Sequence),
+    /// Keys and values in turn.
+    Dict(Sequence),
+    Global(u32),
+    /// The result of calling `callable` with the tuple `args`, whatever that would be.
+    Object {
+        callable: NodeId,
+        args: NodeId,
+        extra: u32,
+    },
+    /// Two's complement, little-endian.
+    BigInt {
+        length: u32,
+        start: u64,
+    },
+    ByteArray {
+        length: u32,
+        start: u64,
+    },
+    /// A persistent id, as an item.
+    Persistent(u32),
+}
+
+/// A fixed run of items.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) start: u32,
+    pub(crate) length: u32,
+}
+
+/// A run of items that can grow: a chain of chunks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sequence {
+    head: u32,
+    tail: u32,
+    pub(crate) length: u32,
+}
+
+impl Default for Sequence {
+    fn default() -> Self {
+        Self { head: NONE, tail: NONE, length: 0 }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    run: Run,
+    next: u32,
+}
+
+/// What few objects have: state from BUILD, items set on a subclass of list or dict, keyword arguments.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extra {
+    pub(crate) appended: Sequence,
+    pub(crate) pairs: Sequence,
+    pub(crate) states: Sequence,
+    pub(crate) kwargs: NodeId,
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        Self { appended: Sequence::default(), pairs: Sequence::default(), states: Sequence::default(), kwargs: NONE }
+    }
+}
+
+/// A global: the two names, and what we know it to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Global {
+    pub(crate) module: Text,
+    pub(crate) name: Text,
+    pub(crate) known: Known,
+}
+
+/// All values of one pickle.
+#[derive(Debug)]
+pub(crate) struct Tree<'s> {
+    pub(crate) text: Cow<'s, [u8]>,
+    pub(crate) side: Vec<u8>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) items: Vec<Raw>,
+    chunks: Vec<Chunk>,
+    pub(crate) extras: Vec<Extra>,
+    pub(crate) globals: Vec<Global>,
+    pub(crate) root: Raw,
+}
+
+impl<'s> Tree<'s> {
+    pub(crate) fn new(text: Cow<'s, [u8]>) -> Self {
+        Self {
+            text,
+            side: Vec::new(),
+            nodes: Vec::new(),
+            items: Vec::new(),
+            chunks: Vec::new(),
+            extras: Vec::new(),
+            globals: Vec::new(),
+            root: Raw::None,
+        }
+    }
+
+    pub(crate) fn into_owned(self) -> Tree<'static> {
+        Tree { text: Cow::Owned(self.text.into_owned()), ..self }
+    }
+
+    pub(crate) fn add(&mut self, node: Node) -> Raw {
+        self.nodes.push(node);
+        Raw::Node(self.nodes.len() as u32 - 1)
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> Node {
+        self.nodes[id as usize]
+    }
+
+    /// Puts values behind the items and returns where they are.
+    pub(crate) fn add_run(&mut self, values: &[Raw]) -> Run {
+        let start = self.items.len() as u32;
+        self.items.extend_from_slice(values);
+        Run { start, length: values.len() as u32 }
+    }
+
+    pub(crate) fn run(&self, run: Run) -> &[Raw] {
+        &self.items[run.start as usize..(run.start + run.length) as usize]
+    }
+
+    /// Appends values to a sequence; in place when it is the last thing that grew.
+    pub(crate) fn extend(&mut self, sequence: &mut Sequence, values: &[Raw]) {
+        if values.is_empty() {
+            return;
+        }
+        let run = self.add_run(values);
+        sequence.length += run.length;
+        let next = self.chunks.len() as u32;
+        if let Some(chunk) = self.chunks.get_mut(sequence.tail as usize) {
+            if chunk.run.start + chunk.run.length == run.start {
+                chunk.run.length += run.length;
+                return;
+            }
+            chunk.next = next;
+        } else {
+            sequence.head = next;
+        }
+        sequence.tail = next;
+        self.chunks.push(Chunk { run, next: NONE });
+    }
+
+    /// Returns the items of a sequence in order.
+    pub(crate) fn sequence(&self, sequence: Sequence) -> Items<'_> {
+        Items { tree_items: &self.items, chunks: &self.chunks, next: sequence.head, here: [].iter() }
+    }
+
+    /// Returns the bytes of a text.
+    pub(crate) fn bytes(&self, text: Text) -> &[u8] {
+        let (start, length) = (text.start as usize, text.length as usize);
+        match start.checked_sub(self.text.len()) {
+            None => &self.text[start..start + length],
+            Some(start) => &self.side[start..start + length],
+        }
+    }
+
+    /// Returns the bytes of a string value.
+    pub(crate) fn str_bytes(&self, value: Raw) -> Option<&[u8]> {
+        match value {
+            Raw::Str { length, start } => Some(self.bytes(Text { start, length })),
+            _ => None,
+        }
+    }
+
+    /// Returns the items of a tuple or list (or the argument of a `torch.Size`).
+    pub(crate) fn elements(&self, value: Raw) -> Option<Items<'_>> {
+        match self.node(value.node()?) {
+            Node::Tuple(run) | Node::FrozenSet(run) => Some(self.run_items(run)),
+            Node::List(sequence) | Node::Set(sequence) => Some(self.sequence(sequence)),
+            Node::Object { callable, args, .. } if self.known(callable) == Known::Size => {
+                let inner = *self.args(args).first()?;
+                match self.node(inner.node()?) {
+                    Node::Tuple(run) => Some(self.run_items(run)),
+                    Node::List(sequence) => Some(self.sequence(sequence)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn no_items(&self) -> Items<'_> {
+        self.run_items(Run::default())
+    }
+
+    pub(crate) fn run_items(&self, run: Run) -> Items<'_> {
+        Items { tree_items: &self.items, chunks: &self.chunks, next: NONE, here: self.run(run).iter() }
+    }
+
+    /// Returns the arguments of an object: the items of the tuple with this number.
+    pub(crate) fn args(&self, args: NodeId) -> &[Raw] {
+        match self.nodes.get(args as usize) {
+            Some(&Node::Tuple(run)) => self.run(run),
+            _ => &[],
+        }
+    }
+
+    /// Returns what a callable is known to be.
+    pub(crate) fn known(&self, callable: NodeId) -> Known {
+        self.global(callable).map_or(Known::Other, |global| global.known)
+    }
+
+    pub(crate) fn global(&self, node: NodeId) -> Option<Global> {
+        match self.nodes.get(node as usize) {
+            Some(&Node::Global(index)) => self.globals.get(index as usize).copied(),
+            _ => None,
+        }
+    }
+
+    /// Returns module and name of a global, for people.
+    pub(crate) fn global_name(&self, node: NodeId) -> Option<String> {
+        let global = self.global(node)?;
+        let text = |text| String::from_utf8_lossy(self.bytes(text)).into_owned();
+        Some(format!("{}.{}", text(global.module), text(global.name)))
+    }
+
+    pub(crate) fn extra(&self, index: u32) -> Extra {
+        self.extras.get(index as usize).copied().unwrap_or_default()
+    }
+
+    /// Returns the key-value pairs of a dict, or of an object that stands for one (`OrderedDict`, `defaultdict`).
+    pub(crate) fn pairs(&self, value: Raw) -> Option<Pairs<'_>> {
+        match self.node(value.node()?) {
+            Node::Dict(sequence) => Some(Pairs::of(self.sequence(sequence))),
+            Node::Object { callable, extra, .. } if self.known(callable).is_dict() => {
+                Some(Pairs::of(self.sequence(self.extra(extra).pairs)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Looks a string key up in a dict; the last one set wins, as in Python.
+    pub(crate) fn dict_get(&self, value: Raw, key: &[u8]) -> Option<Raw> {
+        self.pairs(value)?.filter(|(k, _)| self.str_bytes(*k) == Some(key)).last().map(|(_, v)| v)
+    }
+}
+
+/// Iterator over the items of a sequence.
+#[derive(Clone)]
+pub(crate) struct Items<'t> {
+    tree_items: &'t [Raw],
+    chunks: &'t [Chunk],
+    next: u32,
+    here: std::slice::Iter<'t, Raw>,
+}
+
+impl Iterator for Items<'_> {
+    type Item = Raw;
+
+    fn next(&mut self) -> Option<Raw> {
+        loop {
+            if let Some(item) = self.here.next() {
+                return Some(*item);
+            }
+            let chunk = self.chunks.get(self.next as usize)?;
+            let run = chunk.run;
+            self.here = self.tree_items[run.start as usize..(run.start + run.length) as usize].iter();
+            self.next = chunk.next;
+        }
+    }
+}
+
+/// Iterator over the pairs of a dict, in the order they were set.
+#[derive(Clone)]
+pub(crate) struct Pairs<'t> {
+    items: Items<'t>,
+}
+
+impl<'t> Pairs<'t> {
+    /// Takes items two by two.
+    pub(crate) fn of(items: Items<'t>) -> Self {
+        Self { items }
+    }
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = (Raw, Raw);
+
+    fn next(&mut self) -> Option<(Raw, Raw)> {
+        Some((self.items.next()?, self.items.next()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_and_nodes_stay_small() {
+        assert_eq!(size_of::<Raw>(), 16);
+        assert_eq!(size_of::<Node>(), 16);
+    }
+
+    #[test]
+    fn sequences_that_grow_in_turn_keep_their_order() {
+        let mut tree = Tree::new(Cow::Borrowed(b""));
+        let (mut a, mut b) = (Sequence::default(), Sequence::default());
+        for round in 0..5 {
+            tree.extend(&mut a, &[Raw::Int(round), Raw::Int(round + 100)]);
+            tree.extend(&mut b, &[Raw::Int(-round)]);
+        }
+        let ints = |sequence| -> Vec<i64> {
+            tree.sequence(sequence).map(|v| if let Raw::Int(i) = v { i } else { panic!() }).collect()
+        };
+        assert_eq!(ints(a), [0, 100, 1, 101, 2, 102, 3, 103, 4, 104]);
+        assert_eq!(ints(b), [0, -1, -2, -3, -4]);
+        assert_eq!((a.length, b.length), (10, 5));
+    }
+}

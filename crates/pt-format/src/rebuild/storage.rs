@@ -1,0 +1,157 @@
+//! Persistent ids to storages.
+
+use std::collections::HashMap;
+
+use hashbrown::DefaultHashBuilder;
+
+use crate::container::{Archive, Record};
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::pickle::{Known, Node, NodeId, Raw, Tree};
+use crate::source::Source;
+use crate::tensor::{Fault, StorageRow};
+
+/// Where the bytes of storages lie.
+pub(crate) trait Records {
+    /// Returns the full name of the record that holds the storage with this key.
+    fn record_name(&self, key: &[u8]) -> Vec<u8>;
+    /// Finds a record.
+    fn find(&self, name: &[u8]) -> Option<usize>;
+    /// Returns the place of a record whose decoded length must be `bytes`.
+    fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault>;
+}
+
+impl<S: Source + ?Sized> Records for Archive<'_, S> {
+    fn record_name(&self, key: &[u8]) -> Vec<u8> {
+        [self.root(), b"/data/", key].concat()
+    }
+
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        Archive::find(self, name)
+    }
+
+    fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault> {
+        let entry = self.entries()[index];
+        if let Some(fault) = entry.fault() {
+            return Err(fault);
+        }
+        if entry.size != bytes {
+            return Err(Fault::RecordLength { record: entry.size, expected: bytes });
+        }
+        self.record(index).map_err(|error| match error {
+            Error::Record { fault, .. } => fault,
+            _ => Fault::LocalHeader { offset: entry.header_offset },
+        })
+    }
+}
+
+/// The storages met so far, by key.
+pub(crate) struct StorageTable<'r> {
+    records: &'r dyn Records,
+    by_record: HashMap<usize, u32, DefaultHashBuilder>,
+    missing: HashMap<Vec<u8>, u32>,
+    rows: Vec<StorageRow>,
+}
+
+/// A storage as one persistent id sees it.
+pub(crate) struct StorageUse {
+    pub(crate) index: u32,
+    pub(crate) bytes: u64,
+    /// dtype of a typed storage class.
+    pub(crate) dtype: Option<DType>,
+}
+
+impl<'r> StorageTable<'r> {
+    pub(crate) fn new(records: &'r dyn Records) -> Self {
+        Self { records, by_record: HashMap::default(), missing: HashMap::new(), rows: Vec::new() }
+    }
+
+    pub(crate) fn into_rows(self) -> Vec<StorageRow> {
+        self.rows
+    }
+
+    /// Returns the storage a persistent id names: `("storage", class, key, location, element count)`.
+    pub(crate) fn storage(&mut self, tree: &Tree<'_>, pid: Raw) -> Result<StorageUse, Fault> {
+        let malformed = |what| Fault::Arguments { function: "persistent id".into(), what };
+        let fields = pid.node().map(|node| tree.args(node)).unwrap_or_default();
+        let &[_, class, key, location, numel, ..] = fields else { return Err(malformed("fewer than 5 fields")) };
+        let class = class.node().ok_or_else(|| malformed("class is not a global"))?;
+        let numel = count(tree, numel, "storage element count")?;
+        let (dtype, itemsize) = class_dtype(tree, class)?;
+        let bytes = numel.checked_mul(itemsize).ok_or(Fault::Overflow { what: "storage length" })?;
+        let decimal;
+        let key_bytes = match key {
+            Raw::Str { .. } => tree.str_bytes(key).unwrap_or_default(),
+            Raw::Int(number) => {
+                decimal = number.to_string();
+                decimal.as_bytes()
+            }
+            _ => return Err(malformed("key is neither text nor integer")),
+        };
+
+        let name = self.records.record_name(key_bytes);
+        let record = self.records.find(&name);
+        let known = match record {
+            Some(record) => self.by_record.get(&record).copied(),
+            None => self.missing.get(key_bytes).copied(),
+        };
+        if let Some(index) = known {
+            let row = &mut self.rows[index as usize];
+            if row.bytes != bytes && row.fault.is_none() {
+                row.fault = Some(Box::new(Fault::StorageLengths { first: row.bytes, second: bytes }));
+            }
+            return Ok(StorageUse { index, bytes, dtype });
+        }
+        let index = self.rows.len() as u32;
+        let mut row = StorageRow {
+            key,
+            class,
+            location,
+            numel,
+            bytes,
+            record: None,
+            fault: None,
+        };
+        match record {
+            Some(record) => {
+                self.by_record.insert(record, index);
+                match self.records.place(record, bytes) {
+                    Ok(record) => row.record = Some(record),
+                    Err(fault) => row.fault = Some(Box::new(fault)),
+                }
+            }
+            None => {
+                self.missing.insert(key_bytes.to_vec(), index);
+                let record = String::from_utf8_lossy(&name).into_owned();
+                row.fault = Some(Box::new(Fault::MissingRecord { record }));
+            }
+        }
+        self.rows.push(row);
+        Ok(StorageUse { index, bytes, dtype })
+    }
+}
+
+/// Returns the dtype of a storage class, `None` for untyped ones, and its bytes for each element it counts.
+fn class_dtype(tree: &Tree<'_>, class: NodeId) -> Result<(Option<DType>, u64), Fault> {
+    let unknown = || Fault::UnknownStorageClass { class: tree.global_name(class).unwrap_or_default() };
+    let global = tree.global(class).filter(|global| global.known == Known::Storage).ok_or_else(unknown)?;
+    match tree.bytes(global.name) {
+        b"UntypedStorage" | b"_UntypedStorage" => Ok((None, 1)),
+        name => {
+            let name = std::str::from_utf8(name).unwrap_or_default();
+            let dtype = DType::from_storage_class(name).ok_or_else(unknown)?;
+            Ok((Some(dtype), dtype.itemsize() as u64))
+        }
+    }
+}
+
+/// Reads a count from the pickle: a non-negative integer of at most 63 bits.
+pub(crate) fn count(tree: &Tree<'_>, value: Raw, what: &'static str) -> Result<u64, Fault> {
+    match value {
+        Raw::Int(value) => u64::try_from(value).map_err(|_| Fault::Negative { what, value }),
+        Raw::Node(node) if matches!(tree.node(node), Node::BigInt { .. }) => {
+            Err(Fault::Overflow { what })
+        }
+        _ => Err(Fault::Arguments { function: what.into(), what: "not an integer" }),
+    }
+}

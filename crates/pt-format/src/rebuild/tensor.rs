@@ -1,0 +1,470 @@
+//! One call of a rebuild function to one tensor.
+//!
+//! Source: the functions of the same names in `torch/_utils.py`, `torch/_tensor.py` and
+//! `torch/nested/_internal/nested_tensor.py`.
+
+use crate::dtype::DType;
+use crate::geometry;
+use crate::limits::Limits;
+use crate::pickle::{Known, Node, NodeId, Raw, Tree};
+use crate::rebuild::storage::{StorageTable, count};
+use crate::rebuild::walk::Component;
+use crate::tensor::{Fault, Flags, Layout, Quantizer};
+
+/// Rebuild calls around one another: parameter of a subclass of a device tensor. Honest files stop at 3.
+const WRAPPERS_MAX: usize = 16;
+
+/// What a rebuild call says, before it has a name.
+pub(crate) struct Parsed {
+    pub(crate) dtype: Option<DType>,
+    pub(crate) layout: Layout,
+    pub(crate) flags: Flags,
+    pub(crate) shape: Option<Vec<u64>>,
+    pub(crate) stride: Vec<u64>,
+    pub(crate) storage: Option<u32>,
+    pub(crate) storage_offset: u64,
+    pub(crate) class: Option<NodeId>,
+    /// Python attributes of the tensor.
+    pub(crate) state: Option<Raw>,
+    pub(crate) parts: Vec<(Component, Raw)>,
+    pub(crate) quantizer: Option<Quantizer>,
+    pub(crate) coalesced: Option<bool>,
+    pub(crate) fault: Option<Fault>,
+}
+
+/// A call as the pickle made it: the function, its arguments, and states set on the result.
+struct Call<'t> {
+    known: Known,
+    args: &'t [Raw],
+    state: Option<Raw>,
+}
+
+/// Reads rebuild calls.
+pub(crate) struct Rebuilder<'t, 's, 'r> {
+    pub(crate) tree: &'t Tree<'s>,
+    pub(crate) storages: StorageTable<'r>,
+    pub(crate) limits: &'t Limits,
+}
+
+impl<'t, 's> Rebuilder<'t, 's, '_> {
+    /// Returns the tensor an object stands for, or `None` when it is no tensor.
+    pub(crate) fn tensor(&mut self, node: NodeId) -> Option<Parsed> {
+        let mut parsed = Parsed {
+            dtype: None,
+            layout: Layout::Strided,
+            flags: Flags::default(),
+            shape: None,
+            stride: Vec::new(),
+            storage: None,
+            storage_offset: 0,
+            class: None,
+            state: None,
+            parts: Vec::new(),
+            quantizer: None,
+            coalesced: None,
+            fault: None,
+        };
+        let mut call = self.call(node)?;
+        if !is_tensor(self.tree, &call) {
+            return None;
+        }
+        let mut requires_grad = None;
+        for _ in 0..WRAPPERS_MAX {
+            let inner = match call.known {
+                Known::RebuildParameter | Known::RebuildParameterWithState => {
+                    parsed.flags.set(Flags::PARAMETER, true);
+                    requires_grad = requires_grad.or(call.args.get(1).copied());
+                    parsed.state = parsed.state.or(call.args.get(3).copied());
+                    call.args.first().and_then(|data| self.call(data.node()?))
+                }
+                Known::Parameter | Known::Variable => {
+                    let state = self.elements(call.state);
+                    let (data, grad) = match state[..] {
+                        [data, _, _, grad, _] => (Some(data), Some(grad)),
+                        [grad, ..] => (call.args.first().copied(), Some(grad)),
+                        _ => (call.args.first().copied(), call.args.get(1).copied().or(Some(Raw::Bool(true)))),
+                    };
+                    parsed.flags.set(Flags::PARAMETER, call.known == Known::Parameter);
+                    requires_grad = requires_grad.or(grad);
+                    data.and_then(|data| self.call(data.node()?))
+                }
+                Known::RebuildDeviceFromCpu => {
+                    requires_grad = requires_grad.or(call.args.get(3).copied());
+                    call.args.first().and_then(|data| self.call(data.node()?))
+                }
+                Known::RebuildFromType | Known::RebuildFromTypeV2 => {
+                    let &[function, class, args, ref state @ ..] = call.args else {
+                        parsed.fault = Some(arguments("_rebuild_from_type", "fewer than 3 arguments"));
+                        break;
+                    };
+                    parsed.class = class.node().filter(|&class| self.tree.known(class) != Known::TensorClass);
+                    parsed.state = parsed.state.or(state.first().copied());
+                    if let Some(flag) = parsed.state.and_then(|state| self.tree.dict_get(state, b"_is_param")) {
+                        parsed.flags.set(Flags::PARAMETER, matches!(flag, Raw::Bool(true)));
+                    }
+                    function.node().zip(args.node()).map(|(function, args)| Call {
+                        known: self.tree.known(function),
+                        args: self.tree.args(args),
+                        state: None,
+                    })
+                }
+                _ => {
+                    if let Err(fault) = self.fill(&mut parsed, &call) {
+                        parsed.fault = Some(fault);
+                    }
+                    break;
+                }
+            };
+            match inner {
+                Some(inner) if is_tensor(self.tree, &inner) => call = inner,
+                _ => {
+                    parsed.fault = Some(arguments("rebuild function", "its first argument is no tensor"));
+                    break;
+                }
+            }
+        }
+        if let Some(flag) = requires_grad {
+            parsed.flags.set(Flags::REQUIRES_GRAD, truthy(flag));
+        }
+        if matches!(parsed.layout, Layout::Wrapper) {
+            self.take_wrapper_parts(&mut parsed);
+        }
+        Some(parsed)
+    }
+
+    fn call(&self, node: NodeId) -> Option<Call<'t>> {
+        let Node::Object { callable, args, extra } = self.tree.node(node) else { return None };
+        let state = self.tree.sequence(self.tree.extra(extra).states).last();
+        Some(Call { known: self.tree.known(callable), args: self.tree.args(args), state })
+    }
+
+    fn fill(&mut self, parsed: &mut Parsed, call: &Call<'t>) -> Result<(), Fault> {
+        let args = call.args;
+        match call.known {
+            Known::RebuildTensorV2 => match *args {
+                [storage, offset, size, stride, requires_grad, _, ref metadata @ ..] => {
+                    parsed.flags.set(Flags::REQUIRES_GRAD, truthy(requires_grad));
+                    self.metadata(parsed, metadata.first());
+                    self.strided(parsed, storage, offset, size, stride, None)
+                }
+                _ => Err(arguments("_rebuild_tensor_v2", "fewer than 6 arguments")),
+            },
+            Known::RebuildTensorV3 => match *args {
+                [storage, offset, size, stride, requires_grad, _, dtype, ref metadata @ ..] => {
+                    parsed.flags.set(Flags::REQUIRES_GRAD, truthy(requires_grad));
+                    self.metadata(parsed, metadata.first());
+                    let dtype = self.dtype(dtype)?;
+                    self.strided(parsed, storage, offset, size, stride, Some(dtype))
+                }
+                _ => Err(arguments("_rebuild_tensor_v3", "fewer than 7 arguments")),
+            },
+            Known::RebuildTensor => match *args {
+                [storage, offset, size, stride, ..] => self.strided(parsed, storage, offset, size, stride, None),
+                _ => Err(arguments("_rebuild_tensor", "fewer than 4 arguments")),
+            },
+            Known::TypedTensor | Known::TensorClass => match self.elements(call.state)[..] {
+                [storage, offset, size, stride] => self.strided(parsed, storage, offset, size, stride, None),
+                _ => Err(arguments("tensor state", "not (storage, offset, size, stride)")),
+            },
+            Known::RebuildQTensor => match *args {
+                [storage, offset, size, stride, quantizer, requires_grad, ..] => {
+                    parsed.flags.set(Flags::REQUIRES_GRAD, truthy(requires_grad));
+                    parsed.flags.set(Flags::QUANTIZED, true);
+                    self.quantizer(parsed, quantizer)?;
+                    self.strided(parsed, storage, offset, size, stride, None)
+                }
+                _ => Err(arguments("_rebuild_qtensor", "fewer than 6 arguments")),
+            },
+            Known::RebuildSparse | Known::RebuildSparseCsr => match *args {
+                [layout, data, ..] => self.sparse(parsed, layout, data),
+                _ => Err(arguments("_rebuild_sparse_tensor", "fewer than 2 arguments")),
+            },
+            Known::RebuildNested => match *args {
+                [buffer, sizes, strides, offsets, ..] => {
+                    parsed.layout = Layout::NestedStrided;
+                    parsed.dtype = self.leaf_dtype(buffer);
+                    parsed.parts = parts([("#buffer", buffer), ("#sizes", sizes), ("#strides", strides), ("#offsets", offsets)]);
+                    Ok(())
+                }
+                _ => Err(arguments("_rebuild_nested_tensor", "fewer than 4 arguments")),
+            },
+            Known::RebuildJagged => {
+                let fields = *args.first().ok_or(arguments("_rebuild_njt", "no arguments"))?;
+                let field = |name: &str| self.tree.dict_get(fields, name.as_bytes());
+                let values = field("values").ok_or(arguments("_rebuild_njt", "no `values`"))?;
+                parsed.layout = Layout::NestedJagged;
+                parsed.dtype = self.leaf_dtype(values);
+                parsed.flags.set(Flags::REQUIRES_GRAD, field("requires_grad").is_some_and(truthy));
+                parsed.state = None;
+                parsed.parts = parts([("#values", values)]);
+                for (part, name) in [("#offsets", "offsets"), ("#lengths", "lengths")] {
+                    if let Some(value) = field(name).filter(|value| !matches!(value, Raw::None)) {
+                        parsed.parts.push((Component::Fixed(part), value));
+                    }
+                }
+                Ok(())
+            }
+            Known::RebuildMeta => match *args {
+                [dtype, size, stride, requires_grad, ..] => {
+                    parsed.flags.set(Flags::META, true);
+                    parsed.flags.set(Flags::REQUIRES_GRAD, truthy(requires_grad));
+                    parsed.dtype = Some(self.dtype(dtype)?);
+                    self.dims(parsed, size, stride)
+                }
+                _ => Err(arguments("_rebuild_meta_tensor_no_storage", "fewer than 4 arguments")),
+            },
+            Known::RebuildWrapper => match *args {
+                [_, dtype, size, stride, offset, _, _, requires_grad, ..] => {
+                    parsed.layout = Layout::Wrapper;
+                    parsed.flags.set(Flags::REQUIRES_GRAD, truthy(requires_grad));
+                    parsed.dtype = Some(self.dtype(dtype)?);
+                    parsed.storage_offset = count(self.tree, offset, "storage offset")?;
+                    self.dims(parsed, size, stride)
+                }
+                _ => Err(arguments("_rebuild_wrapper_subclass", "fewer than 8 arguments")),
+            },
+            _ => Err(arguments("rebuild function", "not understood")),
+        }
+    }
+
+    /// A window of shape and stride over a storage; `dtype` where the storage is untyped.
+    fn strided(
+        &mut self,
+        parsed: &mut Parsed,
+        storage: Raw,
+        offset: Raw,
+        size: Raw,
+        stride: Raw,
+        dtype: Option<DType>,
+    ) -> Result<(), Fault> {
+        let pid = storage.node().map(|node| self.tree.node(node));
+        let Some(Node::Persistent(pid)) = pid else {
+            return Err(arguments("rebuild function", "the storage is no persistent id"));
+        };
+        // Size first: what is known stays listed even if the storage is not usable.
+        let dims = self.dims(parsed, size, stride);
+        let storage = self.storages.storage(self.tree, self.tree.items[pid as usize])?;
+        parsed.storage = Some(storage.index);
+        parsed.dtype = dtype.or(storage.dtype).or(Some(DType::UInt8));
+        dims?;
+        parsed.storage_offset = count(self.tree, offset, "storage offset")?;
+
+        let (Some(dtype), Some(shape)) = (parsed.dtype, &parsed.shape) else { return Ok(()) };
+        let overflow = Fault::Overflow { what: "the tensor's extent" };
+        geometry::numel(shape).ok_or(Fault::Overflow { what: "the number of elements" })?;
+        let needs = match dtype.packing() {
+            Some(per_byte) => geometry::packed_bytes(shape, per_byte).ok_or(overflow)?,
+            None => match geometry::extent(shape, &parsed.stride).ok_or(overflow.clone())? {
+                0 => 0,
+                extent => extent
+                    .checked_add(parsed.storage_offset)
+                    .and_then(|elements| elements.checked_mul(dtype.itemsize() as u64))
+                    .ok_or(overflow)?,
+            },
+        };
+        if needs > storage.bytes {
+            return Err(Fault::OutOfStorage { needs, has: storage.bytes });
+        }
+        Ok(())
+    }
+
+    fn dims(&self, parsed: &mut Parsed, size: Raw, stride: Raw) -> Result<(), Fault> {
+        let shape = self.counts(size, "size")?;
+        let stride = self.counts(stride, "stride")?;
+        if shape.len() != stride.len() {
+            return Err(Fault::RankMismatch { shape: shape.len(), stride: stride.len() });
+        }
+        parsed.shape = Some(shape);
+        parsed.stride = stride;
+        Ok(())
+    }
+
+    fn counts(&self, value: Raw, what: &'static str) -> Result<Vec<u64>, Fault> {
+        let malformed = || Fault::Arguments { function: what.into(), what: "not a sequence of integers" };
+        let elements = self.tree.elements(value).ok_or_else(malformed)?;
+        let mut counts = Vec::new();
+        for element in elements {
+            if counts.len() == self.limits.rank {
+                let rank = self.tree.elements(value).map_or(0, Iterator::count);
+                return Err(Fault::Rank { rank, limit: self.limits.rank });
+            }
+            counts.push(count(self.tree, element, what)?);
+        }
+        Ok(counts)
+    }
+
+    fn metadata(&self, parsed: &mut Parsed, metadata: Option<&Raw>) {
+        let Some(&metadata) = metadata else { return };
+        for (key, flag) in [(&b"conj"[..], Flags::CONJ), (b"neg", Flags::NEG)] {
+            parsed.flags.set(flag, self.tree.dict_get(metadata, key).is_some_and(truthy));
+        }
+    }
+
+    fn quantizer(&self, parsed: &mut Parsed, quantizer: Raw) -> Result<(), Fault> {
+        let malformed = || arguments("_rebuild_qtensor", "malformed quantizer");
+        let fields = self.elements(Some(quantizer));
+        let (&scheme, rest) = fields.split_first().ok_or_else(malformed)?;
+        let scheme = scheme.node().filter(|&node| self.tree.known(node) == Known::QScheme).ok_or_else(malformed)?;
+        let scheme = self.tree.global_name(scheme).unwrap_or_default();
+        let scheme = scheme.trim_start_matches("torch.").to_owned();
+        parsed.quantizer = Some(match *rest {
+            [scale, zero_point] => Quantizer::PerTensor {
+                scheme,
+                scale: match scale {
+                    Raw::Float(scale) => scale,
+                    Raw::Int(scale) => scale as f64,
+                    _ => return Err(malformed()),
+                },
+                zero_point: match zero_point {
+                    Raw::Int(zero_point) => zero_point,
+                    _ => return Err(malformed()),
+                },
+            },
+            [scales, zero_points, axis] => {
+                parsed.parts = parts([("#scales", scales), ("#zero_points", zero_points)]);
+                Quantizer::PerChannel { scheme, axis: count(self.tree, axis, "quantization axis")? }
+            }
+            _ => return Err(malformed()),
+        });
+        Ok(())
+    }
+
+    fn sparse(&self, parsed: &mut Parsed, layout: Raw, data: Raw) -> Result<(), Fault> {
+        let malformed = |what| arguments("_rebuild_sparse_tensor", what);
+        parsed.layout = self.layout(layout).ok_or_else(|| malformed("unknown layout"))?;
+        let (compressed, plain) = match parsed.layout {
+            Layout::SparseCsr | Layout::SparseBsr => ("#crow_indices", "#col_indices"),
+            _ => ("#ccol_indices", "#row_indices"),
+        };
+        let (values, size) = match (parsed.layout, &self.elements(Some(data))[..]) {
+            (Layout::SparseCoo, &[indices, values, size, ref coalesced @ ..]) => {
+                parsed.coalesced = match coalesced.first() {
+                    Some(Raw::Bool(coalesced)) => Some(*coalesced),
+                    _ => None,
+                };
+                parsed.parts = parts([("#indices", indices), ("#values", values)]);
+                (values, size)
+            }
+            (Layout::SparseCoo, _) => return Err(malformed("not (indices, values, size)")),
+            (_, &[first, second, values, size, ..]) => {
+                parsed.parts = parts([(compressed, first), (plain, second), ("#values", values)]);
+                (values, size)
+            }
+            _ => return Err(malformed("not (compressed indices, plain indices, values, size)")),
+        };
+        parsed.dtype = self.leaf_dtype(values);
+        parsed.shape = Some(self.counts(size, "size")?);
+        Ok(())
+    }
+
+    /// `torch.serialization._get_layout("torch.sparse_coo")`.
+    fn layout(&self, layout: Raw) -> Option<Layout> {
+        let Node::Object { callable, args, .. } = self.tree.node(layout.node()?) else { return None };
+        if self.tree.known(callable) != Known::GetLayout {
+            return None;
+        }
+        Some(match self.tree.str_bytes(*self.tree.args(args).first()?)? {
+            b"torch.sparse_coo" => Layout::SparseCoo,
+            b"torch.sparse_csr" => Layout::SparseCsr,
+            b"torch.sparse_csc" => Layout::SparseCsc,
+            b"torch.sparse_bsr" => Layout::SparseBsr,
+            b"torch.sparse_bsc" => Layout::SparseBsc,
+            _ => return None,
+        })
+    }
+
+    fn dtype(&self, value: Raw) -> Result<DType, Fault> {
+        let name = value.node().and_then(|node| self.tree.global_name(node)).unwrap_or_default();
+        name.strip_prefix("torch.").and_then(DType::from_name).ok_or(Fault::UnknownDType { dtype: name })
+    }
+
+    /// Returns the dtype of the plain tensor at the bottom of a rebuild call.
+    fn leaf_dtype(&self, value: Raw) -> Option<DType> {
+        let mut call = self.call(value.node()?)?;
+        for _ in 0..WRAPPERS_MAX {
+            let inner = match call.known {
+                Known::RebuildTensorV3 => return self.dtype(*call.args.get(6)?).ok(),
+                Known::RebuildTensor | Known::RebuildTensorV2 | Known::RebuildQTensor => {
+                    let Node::Persistent(pid) = self.tree.node(call.args.first()?.node()?) else { return None };
+                    let class = self.tree.args(self.tree.items[pid as usize].node()?).get(1)?.node()?;
+                    let global = self.tree.global(class)?;
+                    return DType::from_storage_class(std::str::from_utf8(self.tree.bytes(global.name)).ok()?);
+                }
+                Known::RebuildFromType | Known::RebuildFromTypeV2 => {
+                    let [function, _, args, ..] = call.args else { return None };
+                    call = Call {
+                        known: self.tree.known(function.node()?),
+                        args: self.tree.args(args.node()?),
+                        state: None,
+                    };
+                    continue;
+                }
+                _ => *call.args.first()?,
+            };
+            call = self.call(inner.node()?)?;
+        }
+        None
+    }
+
+    /// The tensors of a wrapper subclass are its attributes.
+    fn take_wrapper_parts(&self, parsed: &mut Parsed) {
+        let Some(state) = parsed.state.take() else { return };
+        let mut dicts = vec![state];
+        if self.tree.pairs(state).is_none() {
+            dicts = self.elements(Some(state));
+        }
+        for dict in dicts {
+            for (key, value) in self.tree.pairs(dict).into_iter().flatten() {
+                parsed.parts.push((Component::Key(key), value));
+            }
+        }
+    }
+
+    fn elements(&self, value: Option<Raw>) -> Vec<Raw> {
+        value.and_then(|value| self.tree.elements(value)).map_or_else(Vec::new, |items| items.take(16).collect())
+    }
+}
+
+/// Returns whether a call makes a tensor.
+fn is_tensor(tree: &Tree<'_>, call: &Call<'_>) -> bool {
+    match call.known {
+        Known::RebuildTensor
+        | Known::RebuildTensorV2
+        | Known::RebuildTensorV3
+        | Known::RebuildParameter
+        | Known::RebuildParameterWithState
+        | Known::RebuildQTensor
+        | Known::RebuildSparse
+        | Known::RebuildSparseCsr
+        | Known::RebuildNested
+        | Known::RebuildJagged
+        | Known::RebuildMeta
+        | Known::RebuildWrapper
+        | Known::RebuildDeviceFromCpu => true,
+        // Any class can be rebuilt from its type; only those made by a tensor's function are tensors.
+        Known::RebuildFromType | Known::RebuildFromTypeV2 => call
+            .args
+            .first()
+            .and_then(|function| function.node())
+            .is_some_and(|function| !matches!(tree.known(function), Known::Other)),
+        Known::Parameter | Known::Variable => !call.args.is_empty() || call.state.is_some(),
+        Known::TypedTensor | Known::TensorClass => call.state.is_some(),
+        _ => false,
+    }
+}
+
+fn parts<const N: usize>(parts: [(&'static str, Raw); N]) -> Vec<(Component, Raw)> {
+    parts.into_iter().map(|(name, value)| (Component::Fixed(name), value)).collect()
+}
+
+fn arguments(function: &str, what: &'static str) -> Fault {
+    Fault::Arguments { function: function.to_owned(), what }
+}
+
+fn truthy(value: Raw) -> bool {
+    match value {
+        Raw::Bool(value) => value,
+        Raw::Int(value) => value != 0,
+        _ => false,
+    }
+}

@@ -1,0 +1,65 @@
+//! Where bytes come from.
+//!
+//! Parsers in this crate never see a path or a file, only a [`Source`]: a length and positioned
+//! reads. A mapped file or a byte slice lends its bytes; anything else returns owned ones.
+
+use std::borrow::Cow;
+use std::io;
+
+/// Bytes that can be read at any position.
+///
+/// ```
+/// use pt_format::Source;
+/// let bytes: &[u8] = b"0123456789";
+/// assert_eq!(bytes.len(), 10);
+/// assert_eq!(Source::read_at(bytes, 3, 4).unwrap().as_ref(), b"3456");
+/// ```
+pub trait Source {
+    /// Returns the number of bytes there are.
+    fn len(&self) -> u64;
+
+    /// Returns exactly `length` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the source ends earlier, or whatever the medium says.
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>>;
+
+    /// Returns whether there are no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Source for [u8] {
+    fn len(&self) -> u64 {
+        <[u8]>::len(self) as u64
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        usize::try_from(offset)
+            .ok()
+            .and_then(|start| self.get(start..start.checked_add(length)?))
+            .map(Cow::Borrowed)
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl Source for Vec<u8> {
+    fn len(&self) -> u64 {
+        Source::len(self.as_slice())
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        self.as_slice().read_at(offset, length)
+    }
+}
+
+impl<S: Source + ?Sized> Source for &S {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        (**self).read_at(offset, length)
+    }
+}

@@ -1,0 +1,553 @@
+//! Tensors and storages as the file describes them.
+
+use std::fmt;
+
+use crate::checkpoint::Checkpoint;
+use crate::container::Record;
+use crate::dtype::DType;
+use crate::geometry;
+use crate::pickle::{NodeId, Raw, Value};
+
+/// Why a tensor that is listed cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Clone)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The arguments of a rebuild function are not those PyTorch writes.
+    #[error("`{function}` has malformed arguments: {what}")]
+    Arguments {
+        /// The rebuild function.
+        function: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A size, stride, offset or element count is negative.
+    #[error("negative {what}: {value}")]
+    Negative {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: i64,
+    },
+    /// A number does not fit into 63 bits, or a product of them into 64.
+    #[error("{what} does not fit into 64 bits")]
+    Overflow {
+        /// Which number.
+        what: &'static str,
+    },
+    /// Shape and stride have different ranks.
+    #[error("shape has {shape} dimensions, stride has {stride}")]
+    RankMismatch {
+        /// Dimensions of the shape.
+        shape: usize,
+        /// Dimensions of the stride.
+        stride: usize,
+    },
+    /// More dimensions than allowed.
+    #[error("{rank} dimensions exceed the limit of {limit}; raise `Limits::rank` if the file can be trusted")]
+    Rank {
+        /// Dimensions in the file.
+        rank: usize,
+        /// Dimensions allowed.
+        limit: usize,
+    },
+    /// The tensor reaches past the end of its storage.
+    #[error("needs {needs} bytes but its storage has {has}")]
+    OutOfStorage {
+        /// Bytes from the start of the storage to the last element's end.
+        needs: u64,
+        /// Bytes of the storage.
+        has: u64,
+    },
+    /// The storage class is none that PyTorch has.
+    #[error("unknown storage class `{class}`")]
+    UnknownStorageClass {
+        /// Module and name of the class.
+        class: String,
+    },
+    /// The dtype is none that a tensor can have.
+    #[error("unknown dtype `{dtype}`")]
+    UnknownDType {
+        /// Module and name of the dtype.
+        dtype: String,
+    },
+    /// The archive has no record for the storage.
+    #[error("the archive has no record `{record}` for its storage")]
+    MissingRecord {
+        /// Name of the record.
+        record: String,
+    },
+    /// The record's length is not what element count and type make.
+    #[error("the record has {record} bytes, expected {expected}")]
+    RecordLength {
+        /// Bytes the record has.
+        record: u64,
+        /// Bytes expected.
+        expected: u64,
+    },
+    /// Two references to one storage disagree about its length.
+    #[error("one reference to its storage counts {first} bytes, another {second}")]
+    StorageLengths {
+        /// Bytes according to the first.
+        first: u64,
+        /// Bytes according to another.
+        second: u64,
+    },
+    /// Two records have the same name.
+    #[error("two records have this name; torch may take either")]
+    DuplicateRecord,
+    /// The record overlaps another one.
+    #[error("its bytes at {offset} overlap another record")]
+    OverlappingRecord {
+        /// Position of the local header.
+        offset: u64,
+    },
+    /// The record is encrypted or patched.
+    #[error("encrypted or patched (flags {flags:#06x})")]
+    Encrypted {
+        /// General purpose flags.
+        flags: u16,
+    },
+    /// The compression method is neither stored nor deflated.
+    #[error("compression method {method} is not supported; store the archive uncompressed")]
+    UnknownMethod {
+        /// Number of the method.
+        method: u16,
+    },
+    /// There is no local header where the directory says.
+    #[error("no local header at byte {offset}")]
+    LocalHeader {
+        /// Where it should be.
+        offset: u64,
+    },
+    /// The local header carries another name than the directory.
+    #[error("the local header at byte {offset} carries another name than the directory")]
+    LocalName {
+        /// Position of the local header.
+        offset: u64,
+    },
+    /// The data starts somewhere else than worked out from the directory.
+    #[error("the local header says the data starts at byte {found}, the directory implies {expected}")]
+    DataStart {
+        /// From the local header.
+        found: u64,
+        /// From the directory.
+        expected: u64,
+    },
+    /// The data runs past the place it has.
+    #[error("its {length} bytes at {start} run past byte {limit}")]
+    OutsideFile {
+        /// First byte.
+        start: u64,
+        /// How many bytes.
+        length: u64,
+        /// First byte that belongs to something else.
+        limit: u64,
+    },
+    /// A compressed record does not decode.
+    #[error("cannot decode (method {method}): {problem}")]
+    Inflate {
+        /// Compression method.
+        method: u16,
+        /// What the decoder says.
+        problem: String,
+    },
+    /// A compressed record would decode to more than allowed.
+    #[error("decodes to {size} bytes, more than the limit of {limit}; raise `Limits::inflated_bytes`")]
+    TooLargeInflated {
+        /// Bytes once decoded.
+        size: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+}
+
+/// How a tensor's elements are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Layout {
+    /// Shape and stride over one storage.
+    Strided = 0,
+    /// Coordinates: parts `#indices`, `#values`.
+    SparseCoo = 1,
+    /// Compressed rows: parts `#crow_indices`, `#col_indices`, `#values`.
+    SparseCsr = 2,
+    /// Compressed columns: parts `#ccol_indices`, `#row_indices`, `#values`.
+    SparseCsc = 3,
+    /// Compressed rows of blocks.
+    SparseBsr = 4,
+    /// Compressed columns of blocks.
+    SparseBsc = 5,
+    /// Nested: parts `#buffer`, `#sizes`, `#strides`, `#offsets`.
+    NestedStrided = 6,
+    /// Nested, jagged: parts `#values`, `#offsets` and perhaps `#lengths`.
+    NestedJagged = 7,
+    /// A wrapper subclass: no bytes of its own, parts under their attribute names.
+    Wrapper = 8,
+}
+
+impl Layout {
+    /// Returns the name used by PyTorch (`strided`, `sparse_coo`, …) or, for nested and wrapper tensors, ours.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Strided => "strided",
+            Self::SparseCoo => "sparse_coo",
+            Self::SparseCsr => "sparse_csr",
+            Self::SparseCsc => "sparse_csc",
+            Self::SparseBsr => "sparse_bsr",
+            Self::SparseBsc => "sparse_bsc",
+            Self::NestedStrided => "nested_strided",
+            Self::NestedJagged => "nested_jagged",
+            Self::Wrapper => "wrapper",
+        }
+    }
+
+    /// Returns the layout with this number, the inverse of `layout as u8`.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [
+            Self::Strided,
+            Self::SparseCoo,
+            Self::SparseCsr,
+            Self::SparseCsc,
+            Self::SparseBsr,
+            Self::SparseBsc,
+            Self::NestedStrided,
+            Self::NestedJagged,
+            Self::Wrapper,
+        ]
+        .get(usize::from(code))
+        .copied()
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Yes-or-no properties of a tensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flags(pub(crate) u16);
+
+impl Flags {
+    /// `requires_grad` was set.
+    pub const REQUIRES_GRAD: Self = Self(1);
+    /// The tensor is a `torch.nn.Parameter`.
+    pub const PARAMETER: Self = Self(1 << 1);
+    /// The logical values are the complex conjugates of the stored ones.
+    pub const CONJ: Self = Self(1 << 2);
+    /// The logical values are the negatives of the stored ones.
+    pub const NEG: Self = Self(1 << 3);
+    /// Integers with a scale and a zero point.
+    pub const QUANTIZED: Self = Self(1 << 4);
+    /// No bytes anywhere: a tensor of the `meta` device.
+    pub const META: Self = Self(1 << 5);
+    /// A part of a composite (sparse, quantized, nested, wrapper) tensor.
+    pub const PART: Self = Self(1 << 6);
+
+    /// Returns whether all of `other` are set.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Returns the bits, for storing.
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// Returns the flags with these bits, unknown ones dropped.
+    pub fn from_bits(bits: u16) -> Self {
+        Self(bits & 0x7F)
+    }
+
+    pub(crate) fn set(&mut self, other: Self, on: bool) {
+        if on {
+            self.0 |= other.0;
+        } else {
+            self.0 &= !other.0;
+        }
+    }
+}
+
+/// How integers of a quantized tensor become numbers.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Quantizer {
+    /// One scale and zero point for all elements.
+    PerTensor {
+        /// `torch.per_tensor_affine` or its symmetric kin, without `torch.`.
+        scheme: String,
+        /// Factor of (integer - zero point).
+        scale: f64,
+        /// Integer that stands for 0.
+        zero_point: i64,
+    },
+    /// One scale and zero point for each index of a dimension; they are the parts `#scales` and `#zero_points`.
+    PerChannel {
+        /// `torch.per_channel_affine` or its kin, without `torch.`.
+        scheme: String,
+        /// The dimension.
+        axis: u64,
+    },
+}
+
+/// A storage: a flat run of bytes that tensors look into.
+#[derive(Clone, Debug)]
+pub(crate) struct StorageRow {
+    pub(crate) key: Raw,
+    pub(crate) class: NodeId,
+    pub(crate) location: Raw,
+    /// Elements of the storage class as the file counts them.
+    pub(crate) numel: u64,
+    pub(crate) bytes: u64,
+    pub(crate) record: Option<Record>,
+    pub(crate) fault: Option<Box<Fault>>,
+}
+
+/// One row of the tensor list.
+#[derive(Clone, Debug)]
+pub(crate) struct TensorRow {
+    pub(crate) name_start: u32,
+    pub(crate) name_bytes: u32,
+    pub(crate) step: u32,
+    pub(crate) dims_start: u32,
+    /// `None` for nested tensors, which have no single shape.
+    pub(crate) rank: Option<u16>,
+    pub(crate) dtype: Option<DType>,
+    pub(crate) layout: Layout,
+    pub(crate) flags: Flags,
+    pub(crate) storage: Option<u32>,
+    pub(crate) storage_offset: u64,
+    pub(crate) alias_of: Option<u32>,
+    /// Class of a tensor subclass.
+    pub(crate) class: Option<NodeId>,
+    pub(crate) details: Option<Box<Details>>,
+}
+
+/// What few tensors have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Details {
+    pub(crate) fault: Option<Fault>,
+    pub(crate) quantizer: Option<Quantizer>,
+    pub(crate) coalesced: Option<bool>,
+}
+
+/// A tensor of a [`Checkpoint`]: a window into a storage.
+///
+/// ```
+/// use pt_format::{Checkpoint, Limits, write};
+/// let object = write::Object::dict([("w", write::Tensor::new::<f32>(&[2, 2], &[1.0, 2.0, 3.0, 4.0])?.into())]);
+/// let bytes = write::to_vec(&object)?;
+/// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+/// let tensor = checkpoint.tensor("w").unwrap();
+/// assert_eq!(tensor.shape(), Some(&[2, 2][..]));
+/// assert_eq!(tensor.stride(), Some(&[2, 1][..]));
+/// assert_eq!(tensor.storage().unwrap().data_offset().unwrap() % 64, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Tensor<'c> {
+    pub(crate) checkpoint: &'c Checkpoint<'c>,
+    pub(crate) index: u32,
+}
+
+impl<'c> Tensor<'c> {
+    fn row(&self) -> &'c TensorRow {
+        &self.checkpoint.tensors[self.index as usize]
+    }
+
+    /// Returns the number of the tensor in its checkpoint, in file order.
+    pub fn index(&self) -> usize {
+        self.index as usize
+    }
+
+    /// Returns the path through the object tree joined with dots; for a pickled `nn.Module` it equals the
+    /// `state_dict()` key. Text that is not valid Unicode is shown with replacement characters.
+    pub fn name(&self) -> &'c str {
+        let row = self.row();
+        &self.checkpoint.names[row.name_start as usize..(row.name_start + row.name_bytes) as usize]
+    }
+
+    /// Returns the path itself: dict keys, list positions, attributes, nothing elided.
+    pub fn path(&self) -> Vec<String> {
+        self.checkpoint.path_of(self.row().step)
+    }
+
+    /// Returns whether the path is one component that shows in the name as it is.
+    pub fn is_top_level(&self) -> bool {
+        let step = &self.checkpoint.steps[self.row().step as usize];
+        self.row().step != 0 && step.parent == 0 && !step.elided
+    }
+
+    /// Returns the dtype; `None` when the file's is unknown.
+    pub fn dtype(&self) -> Option<DType> {
+        self.row().dtype
+    }
+
+    /// Returns the sizes in elements; `None` for nested tensors and where the file's are malformed.
+    pub fn shape(&self) -> Option<&'c [u64]> {
+        let row = self.row();
+        let start = row.dims_start as usize;
+        Some(&self.checkpoint.dims[start..start + usize::from(row.rank?)])
+    }
+
+    /// Returns the strides in elements; `None` where there are none (sparse, nested).
+    pub fn stride(&self) -> Option<&'c [u64]> {
+        let row = self.row();
+        if !matches!(row.layout, Layout::Strided | Layout::Wrapper) {
+            return None;
+        }
+        let rank = usize::from(row.rank?);
+        let start = row.dims_start as usize + rank;
+        Some(&self.checkpoint.dims[start..start + rank])
+    }
+
+    /// Returns the position of the first element in the storage, in elements of the tensor's dtype.
+    pub fn storage_offset(&self) -> u64 {
+        self.row().storage_offset
+    }
+
+    /// Returns the number of elements, if shape and number are known.
+    pub fn numel(&self) -> Option<u64> {
+        geometry::numel(self.shape()?)
+    }
+
+    /// Returns the layout.
+    pub fn layout(&self) -> Layout {
+        self.row().layout
+    }
+
+    /// Returns the yes-or-no properties.
+    pub fn flags(&self) -> Flags {
+        self.row().flags
+    }
+
+    /// Returns whether `requires_grad` was set.
+    pub fn requires_grad(&self) -> bool {
+        self.flags().contains(Flags::REQUIRES_GRAD)
+    }
+
+    /// Returns the storage the tensor looks into; composite and meta tensors have none.
+    pub fn storage(&self) -> Option<Storage<'c>> {
+        self.row().storage.map(|index| Storage { checkpoint: self.checkpoint, index })
+    }
+
+    /// Returns the earlier tensor that is the very same object, if this is another name of it.
+    pub fn alias_of(&self) -> Option<Tensor<'c>> {
+        self.row().alias_of.map(|index| Tensor { checkpoint: self.checkpoint, index })
+    }
+
+    /// Returns the Python class of a tensor subclass.
+    pub fn class(&self) -> Option<String> {
+        self.checkpoint.tree.global_name(self.row().class?)
+    }
+
+    /// Returns scale and zero point of a quantized tensor.
+    pub fn quantizer(&self) -> Option<&'c Quantizer> {
+        self.row().details.as_ref()?.quantizer.as_ref()
+    }
+
+    /// Returns whether a sparse COO tensor is coalesced, where the file says.
+    pub fn is_coalesced(&self) -> Option<bool> {
+        self.row().details.as_ref()?.coalesced
+    }
+
+    /// Returns why the tensor cannot be read, if it cannot.
+    pub fn fault(&self) -> Option<&'c Fault> {
+        let row = self.row();
+        let own = row.details.as_ref().and_then(|details| details.fault.as_ref());
+        own.or_else(|| self.storage()?.fault())
+    }
+
+    /// Returns whether the elements lie in row-major order without gaps.
+    pub fn is_contiguous(&self) -> bool {
+        match (self.shape(), self.stride()) {
+            (Some(shape), Some(stride)) => geometry::is_contiguous(shape, stride),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Tensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tensor")
+            .field("name", &self.name())
+            .field("dtype", &self.dtype())
+            .field("shape", &self.shape())
+            .field("stride", &self.stride())
+            .field("storage_offset", &self.storage_offset())
+            .field("fault", &self.fault())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A storage of a [`Checkpoint`]: a flat run of bytes, in the file or inflated from it.
+#[derive(Clone, Copy)]
+pub struct Storage<'c> {
+    pub(crate) checkpoint: &'c Checkpoint<'c>,
+    pub(crate) index: u32,
+}
+
+impl<'c> Storage<'c> {
+    fn row(&self) -> &'c StorageRow {
+        &self.checkpoint.storages[self.index as usize]
+    }
+
+    /// Returns the number of the storage in its checkpoint.
+    pub fn index(&self) -> usize {
+        self.index as usize
+    }
+
+    /// Returns the key that names it in the file.
+    pub fn key(&self) -> String {
+        Value { checkpoint: self.checkpoint, raw: self.row().key }.component()
+    }
+
+    /// Returns the Python storage class, such as `torch.FloatStorage`.
+    pub fn class(&self) -> String {
+        self.checkpoint.tree.global_name(self.row().class).unwrap_or_default()
+    }
+
+    /// Returns the device it was saved from, such as `cuda:0`. It does not affect the bytes.
+    pub fn location(&self) -> String {
+        Value { checkpoint: self.checkpoint, raw: self.row().location }.component()
+    }
+
+    /// Returns the elements of the storage class (bytes, for untyped storages).
+    pub fn numel(&self) -> u64 {
+        self.row().numel
+    }
+
+    /// Returns its length in bytes, decoded.
+    pub fn nbytes(&self) -> u64 {
+        self.row().bytes
+    }
+
+    /// Returns the absolute file offset of its first byte; `None` when it is compressed or cannot be read.
+    pub fn data_offset(&self) -> Option<u64> {
+        self.record().filter(Record::is_stored).map(|record| record.data_offset)
+    }
+
+    /// Returns where its bytes lie, compressed or not; `None` when the file has no place for them.
+    pub fn record(&self) -> Option<Record> {
+        self.row().record
+    }
+
+    /// Returns why it cannot be read, if it cannot.
+    pub fn fault(&self) -> Option<&'c Fault> {
+        self.row().fault.as_deref()
+    }
+}
+
+impl fmt::Debug for Storage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage")
+            .field("key", &self.key())
+            .field("class", &self.class())
+            .field("nbytes", &self.nbytes())
+            .field("data_offset", &self.data_offset())
+            .field("fault", &self.fault())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,33 @@
+//! The index: where every tensor of one file, or of a folder of files, lies.
+//!
+//! An index is one run of bytes, the same in memory and on disk. [`Index::from_bytes`] checks a header and is done,
+//! whatever the size; names, shapes and offsets are read in place. `docs/index-format.md` describes the bytes.
+//!
+//! * [`build_file`], [`build_folder`] — parse files and make an index.
+//! * [`save`], [`sidecar_path`] — keep it beside the data.
+//! * [`FileEntry`], [`TensorEntry`], [`StorageEntry`] — what it says.
+//! * [`FileEntry::freshness`] — whether it still speaks of the file that is there.
+//!
+//! This crate has no unsafe code. Mapping an index file is left to `pt-view`; [`read`] loads one into memory.
+
+#![forbid(unsafe_code)]
+
+#[cfg(not(target_endian = "little"))]
+compile_error!("index rows are little-endian and read in place; big-endian hosts are not supported");
+
+mod build;
+mod builder;
+mod error;
+mod freshness;
+mod index;
+mod layout;
+mod save;
+mod source;
+
+pub use crate::build::{BuildOptions, Built, Progress, Skipped, build_file, build_folder, index_of};
+pub use crate::builder::IndexBuilder;
+pub use crate::error::{Error, Result};
+pub use crate::freshness::{Freshness, Stamp};
+pub use crate::index::{FileEntry, Index, Leaf, StorageEntry, TensorEntry};
+pub use crate::save::{FOLDER_INDEX, SIDECAR_EXTENSION, read, save, sidecar_path, write_atomic};
+pub use crate::source::FileSource;

@@ -1,0 +1,102 @@
+//! A file as a [`Source`] of positioned reads.
+
+use std::borrow::Cow;
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+
+use pt_format::Source;
+
+use crate::error::{Error, Result};
+
+/// An open file that is read in place, without moving a cursor: threads can share it.
+///
+/// A read past the end is an error, also when the file has shrunk since it was opened.
+///
+/// ```
+/// use pt_format::Source;
+/// use pt_index::FileSource;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("x");
+/// std::fs::write(&path, b"0123456789")?;
+/// let source = FileSource::open(&path)?;
+/// assert_eq!(source.read_at(4, 2)?.as_ref(), b"45");
+/// assert!(source.read_at(9, 2).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct FileSource {
+    file: File,
+    metadata: Metadata,
+}
+
+impl FileSource {
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        let metadata = file.metadata().map_err(Error::io(path, "stat"))?;
+        if metadata.is_dir() {
+            return Err(Error::io(path, "read")(io::ErrorKind::IsADirectory.into()));
+        }
+        Ok(Self { file, metadata })
+    }
+
+    /// Returns size, times and so on, as they were when the file was opened.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Returns the file itself.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Reads exactly as many bytes as `buffer` holds.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the file ends earlier.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        read_exact_at(&self.file, buffer, offset)
+    }
+}
+
+impl Source for FileSource {
+    fn len(&self) -> u64 {
+        self.metadata.len()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        // Lengths come from the file's own fields; those beyond its end allocate nothing.
+        if offset.checked_add(length as u64).is_none_or(|end| end > self.len()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut buffer = vec![0; length];
+        self.read_exact_at(&mut buffer, offset)?;
+        Ok(Cow::Owned(buffer))
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !buffer.is_empty() {
+        match file.seek_read(buffer, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                buffer = &mut buffer[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+"""Reads fixtures back independently of torch, and checks what was read against torch."""
