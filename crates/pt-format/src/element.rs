@@ -13,15 +13,24 @@ use crate::dtype::DType;
 /// assert_eq!(f32::DTYPE, DType::Float32);
 /// assert_eq!(<[f64; 2]>::DTYPE, DType::Complex128);
 /// ```
-pub trait Element: bytemuck::NoUninit + bytemuck::CheckedBitPattern + Send + Sync + 'static {
+pub trait Element:
+    bytemuck::NoUninit + bytemuck::CheckedBitPattern + bytemuck::Zeroable + Send + Sync + 'static
+{
     /// The dtype.
     const DTYPE: DType;
+
+    /// Returns the bytes behind elements, to be overwritten; `None` where not every byte pattern is a value (`bool`).
+    fn bytes_mut(elements: &mut [Self]) -> Option<&mut [u8]>;
 }
 
 macro_rules! elements {
     ($($type:ty = $dtype:ident,)*) => {
         $(impl Element for $type {
             const DTYPE: DType = DType::$dtype;
+
+            fn bytes_mut(elements: &mut [Self]) -> Option<&mut [u8]> {
+                Some(bytemuck::cast_slice_mut(elements))
+            }
         })*
     };
 }
@@ -39,11 +48,18 @@ elements! {
     u32 = UInt32,
     u16 = UInt16,
     u8 = UInt8,
-    bool = Bool,
     [f32; 2] = Complex64,
     [f64; 2] = Complex128,
     [f16; 2] = Complex32,
     [bf16; 2] = BComplex32,
+}
+
+impl Element for bool {
+    const DTYPE: DType = DType::Bool;
+
+    fn bytes_mut(_: &mut [Self]) -> Option<&mut [u8]> {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Files and folders to an index.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use pt_format::{Checkpoint, Limits};
+use pt_format::{Checkpoint, Limits, Source};
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
@@ -81,9 +80,17 @@ pub fn index_of(checkpoint: &Checkpoint<'_>) -> Result<Index> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn build_file(path: &Path, limits: &Limits) -> Result<Index> {
-    let (stamp, checkpoint) = parse(path, limits)?;
+    build_source(path, &FileSource::open(path)?, limits)
+}
+
+/// Builds the index of a file that is open already; `path` is for messages.
+///
+/// # Errors
+/// As [`build_file`].
+pub fn build_source(path: &Path, source: &FileSource, limits: &Limits) -> Result<Index> {
+    let checkpoint = parse(path, source, limits)?;
     let mut builder = IndexBuilder::default();
-    builder.add("", stamp, &checkpoint)?;
+    builder.add("", Stamp::of(source.metadata()), &checkpoint)?;
     builder.finish()
 }
 
@@ -100,7 +107,7 @@ pub fn build_folder(folder: &Path, options: &BuildOptions, mut progress: impl Fn
     for (batch, paths_of_batch) in paths.chunks(BATCH).enumerate() {
         progress(Progress { files: batch * BATCH, files_total: paths.len() });
         let parsed: Vec<_> =
-            paths_of_batch.par_iter().map(|path| parse(&folder.join(path), &options.limits)).collect();
+            paths_of_batch.par_iter().map(|path| parse_path(&folder.join(path), &options.limits)).collect();
         for (path, parsed) in paths_of_batch.iter().zip(parsed) {
             match parsed {
                 Ok((stamp, checkpoint)) => builder.add(path, stamp, &checkpoint)?,
@@ -139,21 +146,19 @@ fn data_files(folder: &Path) -> Result<Vec<String>> {
     Ok(paths)
 }
 
-fn parse(path: &Path, limits: &Limits) -> Result<(Stamp, Checkpoint<'static>)> {
-    let source = FileSource::open(path)?;
-    let stamp = Stamp::of(source.metadata());
-    let checkpoint = if stamp.size <= WHOLE_FILE_BYTES {
-        let bytes = read_whole(source.file(), stamp.size as usize).map_err(Error::io(path, "read"))?;
-        Checkpoint::parse(&bytes, limits).map(Checkpoint::into_owned)
+/// Reads a small file whole; of a large one the directory and the pickle.
+fn parse(path: &Path, source: &FileSource, limits: &Limits) -> Result<Checkpoint<'static>> {
+    let size = source.len();
+    let checkpoint = if size <= WHOLE_FILE_BYTES {
+        let bytes = source.read_at(0, size as usize).map_err(Error::io(path, "read"))?;
+        Checkpoint::parse(&*bytes, limits).map(Checkpoint::into_owned)
     } else {
-        Checkpoint::parse(&source, limits).map(Checkpoint::into_owned)
+        Checkpoint::parse(source, limits).map(Checkpoint::into_owned)
     };
-    let checkpoint = checkpoint.map_err(|source| Error::File { path: path.to_owned(), source })?;
-    Ok((stamp, checkpoint))
+    checkpoint.map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
-fn read_whole(mut file: &File, size: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; size];
-    std::io::Read::read_exact(&mut file, &mut bytes)?;
-    Ok(bytes)
+fn parse_path(path: &Path, limits: &Limits) -> Result<(Stamp, Checkpoint<'static>)> {
+    let source = FileSource::open(path)?;
+    Ok((Stamp::of(source.metadata()), parse(path, &source, limits)?))
 }

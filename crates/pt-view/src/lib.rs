@@ -1,1 +1,39 @@
-//! temporary
+//! Typed, borrowed, lazily paged views of the tensors in PyTorch files.
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("model.pt");
+//! use pt_format::write::{self, Object, Tensor};
+//! # let weight = Tensor::new::<f32>(&[2, 2], &[1.0, 2.0, 3.0, 4.0])?;
+//! # std::fs::write(&path, write::to_vec(&Object::dict([("fc.weight", weight.into())]))?)?;
+//! use pt_view::Mapping;
+//!
+//! // SAFETY: nobody rewrites or truncates the file while it is mapped.
+//! let mapping = unsafe { Mapping::open(&path)? };
+//! let values: &[f32] = mapping.tensor("fc.weight")?.as_slice()?;
+//! assert_eq!(values, [1.0, 2.0, 3.0, 4.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A [`TensorView`] is made from an index row and the bytes of a file. Whether the index came from a sidecar or was
+//! built a moment ago, the view cannot tell. Nothing is read until it is touched, and what can be borrowed is never
+//! copied: stored, little-endian, aligned, contiguous. Anything else is a typed refusal that names the method to call
+//! instead.
+//!
+//! Unsafe code is in the module `map` alone: mapping files, and asking which of their pages are resident.
+
+#![deny(unsafe_code)]
+
+mod copy;
+mod error;
+mod iter;
+#[allow(unsafe_code)]
+mod map;
+mod mapping;
+mod view;
+
+pub use crate::error::{Error, Obstacle, Result};
+pub use crate::iter::Elements;
+pub use crate::map::{Advice, Map};
+pub use crate::mapping::{IndexPolicy, Mapping};
+pub use crate::view::{Caps, FileBytes, Location, TensorView};

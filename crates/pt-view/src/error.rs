@@ -1,0 +1,124 @@
+//! Why bytes cannot be lent or read.
+
+use std::io;
+use std::path::PathBuf;
+
+use pt_format::{DType, Fault};
+
+/// What went wrong around a view.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The index could not be built, opened or used.
+    #[error(transparent)]
+    Index(#[from] pt_index::Error),
+    /// The file could not be mapped.
+    #[error("{}: cannot map: {source}", path.display())]
+    Map {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No tensor has this name.
+    #[error("no tensor `{name}`; the file has {count}{}", nearest.as_ref().map_or_else(String::new, |n| format!(", such as `{n}`")))]
+    NoSuchTensor {
+        /// The name asked for.
+        name: String,
+        /// Tensors there are.
+        count: usize,
+        /// A name that is there.
+        nearest: Option<String>,
+    },
+    /// The tensor cannot be handed out in the way asked for.
+    #[error("tensor `{tensor}` {obstacle}")]
+    Refused {
+        /// Dotted name of the tensor.
+        tensor: String,
+        /// Why not.
+        obstacle: Obstacle,
+    },
+}
+
+/// Results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What stands between a tensor and a borrowed slice, and the way around it.
+#[derive(Debug, thiserror::Error, PartialEq, Clone)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// The file has no bytes for it.
+    #[error("has no bytes of its own ({0})")]
+    NoData(&'static str),
+    /// The file says something impossible about it.
+    #[error("cannot be read: {0}")]
+    Fault(String),
+    /// The record's local header contradicts the directory.
+    #[error("cannot be read: its record: {0}")]
+    Record(#[from] Fault),
+    /// Its bytes lie outside the file.
+    #[error("needs bytes {start}..{end} of a file of {length}; the file was cut off")]
+    OutsideFile {
+        /// First byte.
+        start: u64,
+        /// Behind the last byte.
+        end: u64,
+        /// Bytes the file has.
+        length: u64,
+    },
+    /// The type asked for is not the tensor's.
+    #[error("is {dtype}, not {asked}; ask for the Rust type of {dtype}, or use `as_bytes`")]
+    WrongType {
+        /// The tensor's dtype.
+        dtype: DType,
+        /// The dtype of the type asked for.
+        asked: DType,
+    },
+    /// The bytes are compressed in the file.
+    #[error("is compressed in the file; `to_cow` or `read_into` decode it")]
+    Compressed,
+    /// The bytes are in the other byte order.
+    #[error("is big-endian; `to_cow` or `read_into` swap it")]
+    ForeignEndian,
+    /// Conjugate or negative bit: the bytes are not the values.
+    #[error("has its {0} bit set, so its bytes are not its values; `to_cow` or `read_into` apply it")]
+    LazyBit(&'static str),
+    /// Several elements share a byte.
+    #[error("packs several elements into a byte ({0}); `packed_bytes` gives the storage as it is")]
+    Packed(DType),
+    /// The elements do not lie in row-major order without gaps.
+    #[error("is not contiguous (shape {shape:?}, stride {stride:?}); `iter` walks it, `to_cow` or `read_into` copy it")]
+    Strided {
+        /// Sizes.
+        shape: Vec<u64>,
+        /// Strides.
+        stride: Vec<u64>,
+    },
+    /// The first byte is not where the type needs it.
+    #[error("starts at a multiple of {found} in memory, its type needs {needs}; `to_cow` or `iter` copy it")]
+    Misaligned {
+        /// Largest power of two that divides the address.
+        found: usize,
+        /// Alignment of the type.
+        needs: usize,
+    },
+    /// A byte that is no value of the type.
+    #[error("holds the byte {value:#04x} at element {element}, which is no bool; use `as_bytes`")]
+    NotBool {
+        /// Which element.
+        element: usize,
+        /// The byte.
+        value: u8,
+    },
+    /// The buffer is not as long as the tensor.
+    #[error("needs a buffer of {needs} bytes, got {has}")]
+    BufferLength {
+        /// Bytes of the tensor.
+        needs: u64,
+        /// Bytes of the buffer.
+        has: u64,
+    },
+    /// More elements than memory can hold.
+    #[error("has {0} bytes once expanded, more than memory can hold; `iter` walks it")]
+    TooLarge(u64),
+}

@@ -1,0 +1,180 @@
+//! The one unsafe module: files as memory.
+//!
+//! Two things cannot be proved by the compiler. A mapping is a promise about the outside world, so [`Map::new`] and the
+//! constructors of [`Mapping`] hand that promise to their caller. And `mincore` writes to memory it is given, which is done here with the arithmetic
+//! beside it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+
+use bytes::Bytes;
+use pt_format::Limits;
+use pt_index::{FileSource, Freshness, Index};
+
+use crate::error::{Error, Result};
+use crate::mapping::{IndexPolicy, Mapping, map_error};
+use crate::view::Headers;
+
+/// How a mapped range will be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Advice {
+    /// Touched here and there: no read-ahead. How maps begin.
+    Random,
+    /// Touched from front to back: read ahead and drop behind.
+    Sequential,
+    /// Needed soon: start reading now.
+    WillNeed,
+}
+
+/// A file mapped read-only.
+#[derive(Debug)]
+pub struct Map {
+    map: memmap2::Mmap,
+}
+
+impl Map {
+    /// Maps a whole file, without read-ahead. Nothing is read until it is touched.
+    ///
+    /// # Errors
+    /// What the system says.
+    ///
+    /// # Safety
+    /// Nobody writes to the file or truncates it while the map lives. A changed byte is undefined behaviour for whoever
+    /// holds a slice of it; a truncated file kills the process with SIGBUS at the next touch. Replacing a file by
+    /// renaming another over it is fine: the map keeps the old one.
+    pub unsafe fn new(file: &File) -> io::Result<Self> {
+        // SAFETY: opened read-only; our caller promised the file stays unchanged while the map lives.
+        let map = unsafe { memmap2::Mmap::map(file) }?;
+        let map = Self { map };
+        if !map.is_empty() {
+            // Advice that the system does not take changes speed, never content.
+            let _ = map.advise(Advice::Random, 0, map.len());
+        }
+        Ok(map)
+    }
+
+    /// Says how a range will be used. A hint: platforms without it do nothing.
+    ///
+    /// # Errors
+    /// What the system says, and [`io::ErrorKind::InvalidInput`] for a range outside the map.
+    pub fn advise(&self, advice: Advice, offset: usize, length: usize) -> io::Result<()> {
+        if offset.checked_add(length).is_none_or(|end| end > self.map.len()) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        #[cfg(unix)]
+        {
+            let advice = match advice {
+                Advice::Random => memmap2::Advice::Random,
+                Advice::Sequential => memmap2::Advice::Sequential,
+                Advice::WillNeed => memmap2::Advice::WillNeed,
+            };
+            self.map.advise_range(advice, offset, length)
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = advice;
+            Ok(())
+        }
+    }
+
+    /// Returns how many bytes of the file lie in memory now, in whole pages, whoever read them. `None` where the
+    /// platform does not tell.
+    pub fn resident_bytes(&self) -> Option<usize> {
+        #[cfg(target_os = "linux")]
+        {
+            if self.map.is_empty() {
+                return Some(0);
+            }
+            // SAFETY: a query without arguments that live in memory.
+            let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+            let mut pages = vec![0u8; self.map.len().div_ceil(page)];
+            // SAFETY: the address is the start of a live mapping and so page-aligned, the length is the mapping's, and
+            // `pages` has one byte for each page of it, as mincore(2) asks. The mapping is only read.
+            let status = unsafe {
+                libc::mincore(self.map.as_ptr().cast_mut().cast(), self.map.len(), pages.as_mut_ptr())
+            };
+            let resident = pages.iter().filter(|&&page| page & 1 != 0).count();
+            (status == 0).then_some(resident * page)
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+}
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl Mapping {
+    /// Opens a file with [`IndexPolicy::Auto`] and default limits.
+    ///
+    /// # Errors
+    /// When the file is not there, is no PyTorch file, or cannot be mapped.
+    ///
+    /// # Safety
+    /// As [`Map::new`]: nobody writes to the file (or its sidecar) or truncates it while it is mapped.
+    pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self> {
+        // SAFETY: the contract is our caller's.
+        unsafe { Self::open_with(path.as_ref(), IndexPolicy::Auto, &Limits::default()) }
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; with [`IndexPolicy::Sidecar`] also when the sidecar is missing or stale.
+    ///
+    /// # Safety
+    /// As [`Self::open`].
+    pub unsafe fn open_with(path: &Path, policy: IndexPolicy, limits: &Limits) -> Result<Self> {
+        let source = FileSource::open(path)?;
+        // SAFETY: the contract is our caller's.
+        let sidecar = unsafe { Self::sidecar(path, &source, policy)? };
+        let index = match sidecar {
+            Some(index) => index,
+            None => pt_index::build_source(path, &source, limits)?,
+        };
+        // SAFETY: the contract is our caller's.
+        let map = unsafe { Map::new(source.file()) }.map_err(map_error(path))?;
+        let headers = Headers::new(index.storage_count());
+        Ok(Self { path: path.to_owned(), source, map, index, headers })
+    }
+
+    unsafe fn sidecar(path: &Path, source: &FileSource, policy: IndexPolicy) -> Result<Option<Index>> {
+        if policy == IndexPolicy::Parse {
+            return Ok(None);
+        }
+        let sidecar = pt_index::sidecar_path(path);
+        let opened = FileSource::open(&sidecar).map_err(Error::from).and_then(|file| {
+            // SAFETY: the contract is our caller's.
+            let map = unsafe { Map::new(file.file()) }.map_err(map_error(&sidecar))?;
+            Ok(Index::from_bytes(Bytes::from_owner(map))?)
+        });
+        let index = match opened {
+            Ok(index) => index,
+            Err(error) if policy == IndexPolicy::Sidecar => return Err(error),
+            // Missing, damaged or of another version: the file itself is the truth.
+            Err(_) => return Ok(None),
+        };
+        let freshness = index.file(0).map_or(Freshness::Stale, |file| file.freshness_of(source));
+        match freshness {
+            Freshness::Fresh | Freshness::Touched => Ok(Some(index)),
+            freshness if policy == IndexPolicy::Sidecar => {
+                Err(pt_index::Error::Stale { path: path.to_owned(), freshness }.into())
+            }
+            _ => Ok(None),
+        }
+    }
+}

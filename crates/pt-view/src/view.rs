@@ -1,0 +1,503 @@
+//! A tensor as bytes and as slices.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pt_format::{ByteOrder, DType, Element, Flags, Layout, Record, geometry};
+use pt_index::{FileSource, TensorEntry};
+
+use crate::copy::{Offsets, copy_strided, negate_floats, negate_integers, swap};
+use crate::error::{Error, Obstacle, Result};
+use crate::iter::Elements;
+
+/// Decoded records are held in memory; no honest one is larger.
+const DECODED_BYTES_MAX: u64 = 16 << 30;
+
+/// The bytes of a data file, and which of its records were checked already.
+#[derive(Clone, Copy)]
+pub struct FileBytes<'a> {
+    bytes: &'a [u8],
+    /// Where local headers are read from: the file itself, because touching them through the map would read it ahead.
+    source: Option<&'a FileSource>,
+    headers: Option<&'a Headers>,
+}
+
+impl<'a> FileBytes<'a> {
+    /// Takes the bytes of a whole file that are in memory.
+    ///
+    /// ```
+    /// use pt_format::{Checkpoint, Limits, write};
+    /// use pt_view::{FileBytes, TensorView};
+    /// let object = write::Object::from(write::Tensor::new::<i64>(&[2], &[7, 8])?);
+    /// let file = write::to_vec(&object)?;
+    /// let index = pt_index::index_of(&Checkpoint::parse(&file, &Limits::default())?)?;
+    /// let view = TensorView::new(index.tensor(0).unwrap(), FileBytes::new(&file));
+    /// assert_eq!(view.to_vec::<i64>()?, [7, 8]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, source: None, headers: None }
+    }
+
+    pub(crate) fn mapped(bytes: &'a [u8], source: &'a FileSource, headers: &'a Headers) -> Self {
+        Self { bytes, source: Some(source), headers: Some(headers) }
+    }
+}
+
+/// Which storages had their local header checked.
+#[derive(Debug)]
+pub(crate) struct Headers {
+    checked: Box<[AtomicU64]>,
+}
+
+impl Headers {
+    pub(crate) fn new(storages: usize) -> Self {
+        Self { checked: (0..storages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    fn is_checked(&self, storage: usize) -> bool {
+        let word = self.checked.get(storage / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (storage % 64) != 0)
+    }
+
+    fn set_checked(&self, storage: usize) {
+        if let Some(word) = self.checked.get(storage / 64) {
+            word.fetch_or(1 << (storage % 64), Ordering::Relaxed);
+        }
+    }
+}
+
+/// What can be done with a tensor without copying it, by the same tests that the methods run.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Caps {
+    /// The bytes lie in the file as they are in memory: stored, little-endian, aligned. Strides may still be needed.
+    pub zero_copy: bool,
+    /// [`TensorView::as_slice`] lends them as a slice of the dtype's type.
+    pub typed: bool,
+    /// [`TensorView::iter`] walks them in place.
+    pub strided: bool,
+    /// They are compressed.
+    pub needs_decode: bool,
+    /// They are in the other byte order.
+    pub needs_swap: bool,
+    /// They do not lie in row-major order.
+    pub needs_gather: bool,
+    /// The first obstacle to `typed`.
+    pub reason: Option<Obstacle>,
+}
+
+/// Where a tensor lies in its file, for those who do their own input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// Byte of the file at which the first element starts.
+    pub offset: u64,
+    /// Bytes from there to the end of the last element, gaps of strides included.
+    pub length: u64,
+}
+
+/// A tensor of a file that is in memory: an index row and the file's bytes.
+#[derive(Clone, Copy)]
+pub struct TensorView<'a> {
+    entry: TensorEntry<'a>,
+    file: FileBytes<'a>,
+}
+
+impl<'a> TensorView<'a> {
+    /// Looks at a row of an index with the bytes of its file.
+    pub fn new(entry: TensorEntry<'a>, file: FileBytes<'a>) -> Self {
+        Self { entry, file }
+    }
+
+    /// Returns the row of the index.
+    pub fn entry(&self) -> TensorEntry<'a> {
+        self.entry
+    }
+
+    /// Returns the dotted name.
+    pub fn name(&self) -> &'a str {
+        self.entry.name()
+    }
+
+    /// Returns the dtype; `None` when the file's is unknown.
+    pub fn dtype(&self) -> Option<DType> {
+        self.entry.dtype()
+    }
+
+    /// Returns the sizes in elements; `None` for nested tensors.
+    pub fn shape(&self) -> Option<&'a [u64]> {
+        self.entry.shape()
+    }
+
+    /// Returns the strides in elements; `None` for sparse and nested tensors.
+    pub fn stride(&self) -> Option<&'a [u64]> {
+        self.entry.stride()
+    }
+
+    /// Borrows the elements as a slice, without copying.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the obstacle: another type, strided, misaligned, compressed, big-endian, a lazy
+    /// conjugate or negative bit, no data. [`Self::to_cow`] copies its way around all but the first and the last.
+    pub fn as_slice<T: Element>(&self) -> Result<&'a [T]> {
+        self.check_type::<T>()?;
+        let bytes = self.as_bytes()?;
+        bytemuck::checked::try_cast_slice(bytes).map_err(|error| {
+            self.refused(match error {
+                bytemuck::checked::CheckedCastError::InvalidBitPattern => not_bool(bytes),
+                _ => misaligned(bytes, align_of::<T>()),
+            })
+        })
+    }
+
+    /// Borrows the elements as bytes: row-major, little-endian. Alignment does not matter.
+    ///
+    /// # Errors
+    /// As [`Self::as_slice`], type and alignment aside.
+    pub fn as_bytes(&self) -> Result<&'a [u8]> {
+        let place = self.place()?;
+        match self.obstacle_to_bytes(&place) {
+            Some(obstacle) => Err(self.refused(obstacle)),
+            None => self.extent_bytes(&place),
+        }
+    }
+
+    /// Borrows the packed bytes of a tensor whose elements share bytes.
+    ///
+    /// # Errors
+    /// As [`Self::as_bytes`]; also when the tensor is not packed.
+    pub fn packed_bytes(&self) -> Result<&'a [u8]> {
+        let place = self.place()?;
+        match (place.dtype.packing(), place.record.is_stored()) {
+            (None, _) => self.as_bytes(),
+            (_, false) => Err(self.refused(Obstacle::Compressed)),
+            _ => self.extent_bytes(&place),
+        }
+    }
+
+    /// Returns the elements, borrowed where [`Self::as_slice`] can lend them, else copied.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for another type, packed elements, no data, or bytes that do not decode.
+    pub fn to_cow<T: Element>(&self) -> Result<Cow<'a, [T]>> {
+        match self.as_slice() {
+            Ok(slice) => Ok(Cow::Borrowed(slice)),
+            Err(_) => self.to_vec().map(Cow::Owned),
+        }
+    }
+
+    /// Copies the elements in row-major order.
+    ///
+    /// # Errors
+    /// As [`Self::to_cow`].
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        self.check_type::<T>()?;
+        let bytes = self.buffer_bytes()?;
+        let mut elements = vec![T::zeroed(); bytes / size_of::<T>()];
+        if let Some(out) = T::bytes_mut(&mut elements) {
+            self.read_into(out)?;
+            return Ok(elements);
+        }
+        let bytes = self.to_bytes()?;
+        match bytemuck::checked::try_cast_slice(&bytes) {
+            Ok(values) => Ok(values.to_vec()),
+            Err(_) => Err(self.refused(not_bool(&bytes))),
+        }
+    }
+
+    /// Copies the elements as bytes: row-major, little-endian, conjugate and negative bits applied.
+    ///
+    /// # Errors
+    /// As [`Self::read_into`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut out = vec![0; self.buffer_bytes()?];
+        self.read_into(&mut out)?;
+        Ok(out)
+    }
+
+    /// Copies the elements into a buffer of exactly [`TensorEntry::nbytes`] bytes: row-major, little-endian, conjugate
+    /// and negative bits applied.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a buffer of another length, packed elements, no data, or bytes that do not decode.
+    pub fn read_into(&self, out: &mut [u8]) -> Result<()> {
+        let place = self.place()?;
+        if let Some(packed) = place.dtype.packing().map(|_| Obstacle::Packed(place.dtype)) {
+            return Err(self.refused(packed));
+        }
+        let needs = self.entry.nbytes().unwrap_or(u64::MAX);
+        if out.len() as u64 != needs {
+            return Err(self.refused(Obstacle::BufferLength { needs, has: out.len() as u64 }));
+        }
+        let bytes = self.decoded(&place)?;
+        copy_strided(&bytes, place.shape, place.stride, place.dtype.itemsize(), out);
+        finish(&place, out);
+        Ok(())
+    }
+
+    /// Walks the elements in row-major order, whatever the strides, without copying them (unless they are compressed).
+    ///
+    /// # Errors
+    /// As [`Self::to_cow`]; big-endian elements and lazy bits too: [`Self::to_vec`] applies them.
+    pub fn iter<T: Element>(&self) -> Result<Elements<'a, T>> {
+        self.check_type::<T>()?;
+        let place = self.place()?;
+        if let Some(obstacle) = place.foreign_endian().or_else(|| place.lazy_bit()) {
+            return Err(self.refused(obstacle));
+        }
+        let bytes = self.decoded(&place)?;
+        let elements = Elements {
+            bytes,
+            offsets: Offsets::new(place.shape, place.stride),
+            left: geometry::numel(place.shape).unwrap_or(0),
+            of: PhantomData,
+        };
+        if T::DTYPE == DType::Bool {
+            // Any byte of the extent may be an element; the gaps are not asked for.
+            let mut offsets = Offsets::new(place.shape, place.stride);
+            for _ in 0..elements.left {
+                let value = elements.bytes[offsets.next() as usize];
+                if value > 1 {
+                    return Err(self.refused(not_bool(&elements.bytes)));
+                }
+            }
+        }
+        Ok(elements)
+    }
+
+    /// Returns where the tensor lies in its file; `None` when it is compressed or has no bytes.
+    pub fn locate(&self) -> Option<Location> {
+        let place = self.place().ok().filter(|place| place.record.is_stored())?;
+        Some(Location { offset: place.record.data_offset + place.start, length: place.length })
+    }
+
+    /// Returns what can be done without copying, and what stands in the way.
+    pub fn caps(&self) -> Caps {
+        let place = match self.place() {
+            Ok(place) => place,
+            Err(Error::Refused { obstacle, .. }) => return Caps::none(obstacle),
+            Err(other) => return Caps::none(Obstacle::Fault(other.to_string())),
+        };
+        let needs_swap = place.foreign_endian().is_some();
+        let needs_decode = !place.record.is_stored();
+        let needs_gather = !geometry::is_contiguous(place.shape, place.stride);
+        let needs = place.dtype.alignment();
+        // Maps begin at a page, so the place in the file decides.
+        let offset = place.record.data_offset + place.start;
+        let unaligned = offset % needs as u64 != 0;
+        let misaligned = unaligned.then(|| Obstacle::Misaligned { found: 1 << offset.trailing_zeros(), needs });
+        let zero_copy = !needs_decode && !needs_swap && !unaligned;
+        let reason = self.obstacle_to_bytes(&place).or(misaligned);
+        let strided = !needs_decode && !needs_swap && place.lazy_bit().is_none() && place.dtype.packing().is_none();
+        Caps { zero_copy, typed: reason.is_none(), strided, needs_decode, needs_swap, needs_gather, reason }
+    }
+
+    fn check_type<T: Element>(&self) -> Result<()> {
+        match self.entry.dtype() {
+            Some(dtype) if dtype == T::DTYPE => Ok(()),
+            Some(dtype) => Err(self.refused(Obstacle::WrongType { dtype, asked: T::DTYPE })),
+            None => Err(self.refused(Obstacle::NoData("its dtype is unknown"))),
+        }
+    }
+
+    /// The first obstacle to lending contiguous little-endian bytes, alignment aside.
+    fn obstacle_to_bytes(&self, place: &Place<'a>) -> Option<Obstacle> {
+        if !place.record.is_stored() {
+            return Some(Obstacle::Compressed);
+        }
+        if place.dtype.packing().is_some() {
+            return Some(Obstacle::Packed(place.dtype));
+        }
+        if let Some(obstacle) = place.foreign_endian().or_else(|| place.lazy_bit()) {
+            return Some(obstacle);
+        }
+        (!geometry::is_contiguous(place.shape, place.stride))
+            .then(|| Obstacle::Strided { shape: place.shape.to_vec(), stride: place.stride.to_vec() })
+    }
+
+    /// Works out where the elements lie, and checks that against the storage. The index is not trusted.
+    fn place(&self) -> Result<Place<'a>> {
+        self.find_place().map_err(|obstacle| self.refused(obstacle))
+    }
+
+    fn find_place(&self) -> Result<Place<'a>, Obstacle> {
+        let entry = self.entry;
+        if let Some(fault) = entry.fault() {
+            return Err(Obstacle::Fault(fault.to_owned()));
+        }
+        if entry.layout() != Layout::Strided {
+            return Err(Obstacle::NoData("it is a composite: its parts are listed below its name"));
+        }
+        if entry.flags().contains(Flags::META) {
+            return Err(Obstacle::NoData("it is a meta tensor"));
+        }
+        let storage = entry.storage().ok_or(Obstacle::NoData("it has no storage"))?;
+        let record = storage.record().ok_or(Obstacle::NoData("its storage is not in the file"))?;
+        let dtype = entry.dtype().ok_or(Obstacle::NoData("its dtype is unknown"))?;
+        let shape = entry.shape().ok_or(Obstacle::NoData("its shape is unknown"))?;
+        let stride = entry.stride().ok_or(Obstacle::NoData("its stride is unknown"))?;
+
+        let overflow = || Obstacle::Fault("its extent does not fit into 64 bits".into());
+        let itemsize = dtype.itemsize() as u64;
+        let length = match dtype.packing() {
+            Some(_) => geometry::nbytes(dtype, shape),
+            None => geometry::extent(shape, stride).and_then(|extent| extent.checked_mul(itemsize)),
+        };
+        let length = length.ok_or_else(overflow)?;
+        // An empty tensor may point anywhere; it reads nothing.
+        let start = match length {
+            0 => entry.storage_offset().saturating_mul(itemsize).min(storage.nbytes()),
+            _ => entry.storage_offset().checked_mul(itemsize).ok_or_else(overflow)?,
+        };
+        let end = start.checked_add(length).ok_or_else(overflow)?;
+        if end > storage.nbytes() {
+            return Err(Obstacle::Fault(format!("needs {end} bytes but its storage has {}", storage.nbytes())));
+        }
+        let byte_order = entry.file().map_or(ByteOrder::Little, |file| file.byte_order());
+        let flags = entry.flags();
+        Ok(Place { record, storage: storage.row(), dtype, shape, stride, start, length, byte_order, flags })
+    }
+
+    /// The stored bytes from the first element to the last.
+    fn extent_bytes(&self, place: &Place<'a>) -> Result<&'a [u8]> {
+        self.check_header(place)?;
+        let start = place.record.data_offset.saturating_add(place.start);
+        let end = start.saturating_add(place.length);
+        let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
+        range.and_then(|(start, end)| self.file.bytes.get(start..end)).ok_or_else(|| {
+            self.refused(Obstacle::OutsideFile { start, end, length: self.file.bytes.len() as u64 })
+        })
+    }
+
+    /// The bytes from the first element to the last, decoded if need be.
+    fn decoded(&self, place: &Place<'a>) -> Result<Cow<'a, [u8]>> {
+        if place.record.is_stored() {
+            return self.extent_bytes(place).map(Cow::Borrowed);
+        }
+        self.check_header(place)?;
+        let record = &place.record;
+        let start = record.header_offset.unwrap_or(record.data_offset);
+        let end = record.data_offset.saturating_add(record.packed_bytes);
+        let from_header = usize::try_from(start).ok().zip(usize::try_from(end).ok());
+        let from_header = from_header.and_then(|(start, end)| self.file.bytes.get(start..end)).ok_or_else(|| {
+            self.refused(Obstacle::OutsideFile { start, end, length: self.file.bytes.len() as u64 })
+        })?;
+        let mut decoded =
+            record.decode(from_header, DECODED_BYTES_MAX).map_err(|fault| self.refused(fault.into()))?;
+        let range = place.start as usize..(place.start + place.length) as usize;
+        decoded.truncate(range.end);
+        decoded.drain(..range.start);
+        Ok(Cow::Owned(decoded))
+    }
+
+    /// Checks the record's local header at its first borrow.
+    fn check_header(&self, place: &Place<'a>) -> Result<()> {
+        if let Some(headers) = self.file.headers {
+            if headers.is_checked(place.storage) {
+                return Ok(());
+            }
+        }
+        let checked = match self.file.source {
+            Some(source) => place.record.verify(source),
+            None => place.record.verify(&self.file.bytes),
+        };
+        checked.map_err(|fault| self.refused(fault.into()))?;
+        if let Some(headers) = self.file.headers {
+            headers.set_checked(place.storage);
+        }
+        Ok(())
+    }
+
+    /// Bytes of a contiguous copy, as far as memory goes.
+    fn buffer_bytes(&self) -> Result<usize> {
+        let bytes = self.entry.nbytes().ok_or_else(|| match self.place() {
+            Err(error) => error,
+            Ok(_) => self.refused(Obstacle::TooLarge(u64::MAX)),
+        })?;
+        // A stride of 0 makes terabytes of nothing; refuse what cannot be allocated anyway.
+        let sane = usize::try_from(bytes).ok().filter(|&bytes| bytes <= isize::MAX as usize >> 16);
+        let expanded = self.place()?.length.max(1 << 30).saturating_mul(64) < bytes;
+        sane.filter(|_| !expanded).ok_or_else(|| self.refused(Obstacle::TooLarge(bytes)))
+    }
+
+    #[cold]
+    fn refused(&self, obstacle: Obstacle) -> Error {
+        Error::Refused { tensor: self.name().to_owned(), obstacle }
+    }
+}
+
+impl fmt::Debug for TensorView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.entry.fmt(f)
+    }
+}
+
+impl Caps {
+    fn none(reason: Obstacle) -> Self {
+        Self {
+            zero_copy: false,
+            typed: false,
+            strided: false,
+            needs_decode: false,
+            needs_swap: false,
+            needs_gather: false,
+            reason: Some(reason),
+        }
+    }
+}
+
+/// Where the elements of a tensor lie: inside the storage, checked.
+struct Place<'a> {
+    record: Record,
+    storage: usize,
+    dtype: DType,
+    shape: &'a [u64],
+    stride: &'a [u64],
+    /// First element, in bytes of the storage.
+    start: u64,
+    /// Bytes from there to the end of the last element.
+    length: u64,
+    byte_order: ByteOrder,
+    flags: Flags,
+}
+
+impl Place<'_> {
+    fn foreign_endian(&self) -> Option<Obstacle> {
+        (self.byte_order == ByteOrder::Big && self.dtype.alignment() > 1).then_some(Obstacle::ForeignEndian)
+    }
+
+    fn lazy_bit(&self) -> Option<Obstacle> {
+        let conj = self.flags.contains(Flags::CONJ) && self.dtype.is_complex();
+        let neg = self.flags.contains(Flags::NEG);
+        conj.then_some(Obstacle::LazyBit("conjugate")).or(neg.then_some(Obstacle::LazyBit("negative")))
+    }
+}
+
+/// Makes stored bytes the logical values: byte order, negative and conjugate bits.
+fn finish(place: &Place<'_>, bytes: &mut [u8]) {
+    let width = place.dtype.alignment();
+    if place.byte_order == ByteOrder::Big {
+        swap(bytes, width);
+    }
+    let is_float = place.dtype.is_float() || place.dtype.is_complex();
+    if place.flags.contains(Flags::NEG) {
+        match is_float {
+            true => negate_floats(bytes, width, false),
+            false => negate_integers(bytes, width),
+        }
+    }
+    if place.flags.contains(Flags::CONJ) && place.dtype.is_complex() {
+        negate_floats(bytes, width, true);
+    }
+}
+
+fn misaligned(bytes: &[u8], needs: usize) -> Obstacle {
+    Obstacle::Misaligned { found: 1 << (bytes.as_ptr() as usize).trailing_zeros(), needs }
+}
+
+fn not_bool(bytes: &[u8]) -> Obstacle {
+    let element = bytes.iter().position(|&byte| byte > 1).unwrap_or(0);
+    Obstacle::NotBool { element, value: bytes.get(element).copied().unwrap_or(0) }
+}
