@@ -1,2 +1,11 @@
-//! temporary
-fn main() {}
+//! `ptview`: PyTorch files opened without PyTorch.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -66,6 +66,12 @@ pub enum Obstacle {
         /// Bytes the file has.
         length: u64,
     },
+    /// The file is read by position, so there is nothing to borrow.
+    #[error("cannot be borrowed: its file is read, not mapped; use `to_vec` or `read_into`")]
+    NotMapped,
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(String),
     /// The type asked for is not the tensor's.
     #[error("is {dtype}, not {asked}; ask for the Rust type of {dtype}, or use `as_bytes`")]
     WrongType {

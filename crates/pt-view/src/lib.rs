@@ -36,4 +36,4 @@ pub use crate::error::{Error, Obstacle, Result};
 pub use crate::iter::Elements;
 pub use crate::map::{Advice, Map};
 pub use crate::mapping::{IndexPolicy, Mapping};
-pub use crate::view::{Caps, FileBytes, Location, TensorView};
+pub use crate::view::{Caps, CheckedRecords, FileBytes, Location, TensorView};

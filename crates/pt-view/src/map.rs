@@ -15,7 +15,7 @@ use pt_index::{FileSource, Freshness, Index};
 
 use crate::error::{Error, Result};
 use crate::mapping::{IndexPolicy, Mapping, map_error};
-use crate::view::Headers;
+use crate::view::CheckedRecords;
 
 /// How a mapped range will be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +148,8 @@ impl Mapping {
         };
         // SAFETY: the contract is our caller's.
         let map = unsafe { Map::new(source.file()) }.map_err(map_error(path))?;
-        let headers = Headers::new(index.storage_count());
-        Ok(Self { path: path.to_owned(), source, map, index, headers })
+        let checked = CheckedRecords::new(index.storage_count());
+        Ok(Self { path: path.to_owned(), source, map, index, checked })
     }
 
     unsafe fn sidecar(path: &Path, source: &FileSource, policy: IndexPolicy) -> Result<Option<Index>> {

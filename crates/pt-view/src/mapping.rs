@@ -6,7 +6,7 @@ use pt_index::{FileEntry, FileSource, Index};
 
 use crate::error::{Error, Result};
 use crate::map::{Advice, Map};
-use crate::view::{FileBytes, Headers, TensorView};
+use crate::view::{CheckedRecords, FileBytes, TensorView};
 
 /// Where the index of a file comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -42,7 +42,7 @@ pub struct Mapping {
     pub(crate) source: FileSource,
     pub(crate) map: Map,
     pub(crate) index: Index,
-    pub(crate) headers: Headers,
+    pub(crate) checked: CheckedRecords,
 }
 
 impl Mapping {
@@ -94,7 +94,7 @@ impl Mapping {
     }
 
     fn file_bytes(&self) -> FileBytes<'_> {
-        FileBytes::mapped(&self.map, &self.source, &self.headers)
+        FileBytes::mapped(&self.map, &self.source, &self.checked)
     }
 
     #[cold]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,13 +16,15 @@ use crate::iter::Elements;
 /// Decoded records are held in memory; no honest one is larger.
 const DECODED_BYTES_MAX: u64 = 16 << 30;
 
-/// The bytes of a data file, and which of its records were checked already.
+/// Where the bytes of a data file come from, and which of its records were checked already.
 #[derive(Clone, Copy)]
 pub struct FileBytes<'a> {
-    bytes: &'a [u8],
-    /// Where local headers are read from: the file itself, because touching them through the map would read it ahead.
+    /// The whole file, where it is in memory or mapped.
+    bytes: Option<&'a [u8]>,
+    /// The open file: for positioned reads, and for local headers, because touching those through a map would read it
+    /// ahead.
     source: Option<&'a FileSource>,
-    headers: Option<&'a Headers>,
+    checked: Option<&'a CheckedRecords>,
 }
 
 impl<'a> FileBytes<'a> {
@@ -38,22 +41,78 @@ impl<'a> FileBytes<'a> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, source: None, headers: None }
+        Self { bytes: Some(bytes), source: None, checked: None }
     }
 
-    pub(crate) fn mapped(bytes: &'a [u8], source: &'a FileSource, headers: &'a Headers) -> Self {
-        Self { bytes, source: Some(source), headers: Some(headers) }
+    /// Takes an open file that is read by position, not mapped: a file that shrinks is then an error and not a signal,
+    /// and small reads here and there are cheaper than page faults. Nothing can be borrowed; copies work as always.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("model.pt");
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # std::fs::write(&path, write::to_vec(&Object::from(Tensor::new::<i64>(&[2], &[7, 8])?))?)?;
+    /// use pt_view::{CheckedRecords, FileBytes, TensorView};
+    /// let source = pt_index::FileSource::open(&path)?;
+    /// let index = pt_index::build_source(&path, &source, &Default::default())?;
+    /// let checked = CheckedRecords::new(index.storage_count());
+    /// let view = TensorView::new(index.tensor(0).unwrap(), FileBytes::read(&source, &checked));
+    /// assert_eq!(view.to_vec::<i64>()?, [7, 8]);
+    /// assert!(view.as_slice::<i64>().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read(source: &'a FileSource, checked: &'a CheckedRecords) -> Self {
+        Self { bytes: None, source: Some(source), checked: Some(checked) }
+    }
+
+    pub(crate) fn mapped(bytes: &'a [u8], source: &'a FileSource, checked: &'a CheckedRecords) -> Self {
+        Self { bytes: Some(bytes), source: Some(source), checked: Some(checked) }
+    }
+
+    /// The bytes of a range of the file: lent if it is in memory, else read.
+    fn range(&self, start: u64, end: u64) -> Result<Cow<'a, [u8]>, Obstacle> {
+        if let Some(bytes) = self.bytes {
+            return self.borrow(bytes, start, end).map(Cow::Borrowed);
+        }
+        // The index may claim anything; memory is only taken for bytes that are there.
+        let length = self.source.map_or(0, |source| source.metadata().len());
+        if end > length {
+            return Err(Obstacle::OutsideFile { start, end, length });
+        }
+        let mut bytes = vec![0; (end - start.min(end)) as usize];
+        self.read_exact(&mut bytes, start)?;
+        Ok(Cow::Owned(bytes))
+    }
+
+    fn borrow(&self, bytes: &'a [u8], start: u64, end: u64) -> Result<&'a [u8], Obstacle> {
+        let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
+        let length = bytes.len() as u64;
+        range
+            .and_then(|(start, end)| bytes.get(start..end))
+            .ok_or(Obstacle::OutsideFile { start, end, length })
+    }
+
+    fn read_exact(&self, out: &mut [u8], start: u64) -> Result<(), Obstacle> {
+        let source = self.source.ok_or(Obstacle::NotMapped)?;
+        source.read_exact_at(out, start).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let length = source.file().metadata().map_or(0, |metadata| metadata.len());
+                Obstacle::OutsideFile { start, end: start.saturating_add(out.len() as u64), length }
+            }
+            _ => Obstacle::Read(error.to_string()),
+        })
     }
 }
 
-/// Which storages had their local header checked.
+/// Which storages of an index had their record's local header checked; shared by all views of the data.
 #[derive(Debug)]
-pub(crate) struct Headers {
+pub struct CheckedRecords {
     checked: Box<[AtomicU64]>,
 }
 
-impl Headers {
-    pub(crate) fn new(storages: usize) -> Self {
+impl CheckedRecords {
+    /// Notes of so many storages that none was checked yet.
+    pub fn new(storages: usize) -> Self {
         Self { checked: (0..storages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect() }
     }
 
@@ -231,8 +290,15 @@ impl<'a> TensorView<'a> {
         if out.len() as u64 != needs {
             return Err(self.refused(Obstacle::BufferLength { needs, has: out.len() as u64 }));
         }
-        let bytes = self.decoded(&place)?;
-        copy_strided(&bytes, place.shape, place.stride, place.dtype.itemsize(), out);
+        let in_place = place.record.is_stored() && geometry::is_contiguous(place.shape, place.stride);
+        if self.file.bytes.is_none() && in_place {
+            self.check_header(&place)?;
+            let start = place.record.data_offset.saturating_add(place.start);
+            self.file.read_exact(out, start).map_err(|obstacle| self.refused(obstacle))?;
+        } else {
+            let bytes = self.decoded(&place)?;
+            copy_strided(&bytes, place.shape, place.stride, place.dtype.itemsize(), out);
+        }
         finish(&place, out);
         Ok(())
     }
@@ -365,27 +431,26 @@ impl<'a> TensorView<'a> {
         self.check_header(place)?;
         let start = place.record.data_offset.saturating_add(place.start);
         let end = start.saturating_add(place.length);
-        let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
-        range.and_then(|(start, end)| self.file.bytes.get(start..end)).ok_or_else(|| {
-            self.refused(Obstacle::OutsideFile { start, end, length: self.file.bytes.len() as u64 })
-        })
+        let bytes = self.file.bytes.ok_or(Obstacle::NotMapped);
+        bytes
+            .and_then(|bytes| self.file.borrow(bytes, start, end))
+            .map_err(|obstacle| self.refused(obstacle))
     }
 
     /// The bytes from the first element to the last, decoded if need be.
     fn decoded(&self, place: &Place<'a>) -> Result<Cow<'a, [u8]>> {
-        if place.record.is_stored() {
-            return self.extent_bytes(place).map(Cow::Borrowed);
-        }
         self.check_header(place)?;
         let record = &place.record;
+        let refused = |obstacle| self.refused(obstacle);
+        if record.is_stored() {
+            let start = record.data_offset.saturating_add(place.start);
+            return self.file.range(start, start.saturating_add(place.length)).map_err(refused);
+        }
         let start = record.header_offset.unwrap_or(record.data_offset);
         let end = record.data_offset.saturating_add(record.packed_bytes);
-        let from_header = usize::try_from(start).ok().zip(usize::try_from(end).ok());
-        let from_header = from_header.and_then(|(start, end)| self.file.bytes.get(start..end)).ok_or_else(|| {
-            self.refused(Obstacle::OutsideFile { start, end, length: self.file.bytes.len() as u64 })
-        })?;
+        let from_header = self.file.range(start, end).map_err(refused)?;
         let mut decoded =
-            record.decode(from_header, DECODED_BYTES_MAX).map_err(|fault| self.refused(fault.into()))?;
+            record.decode(&from_header, DECODED_BYTES_MAX).map_err(|fault| self.refused(fault.into()))?;
         let range = place.start as usize..(place.start + place.length) as usize;
         decoded.truncate(range.end);
         decoded.drain(..range.start);
@@ -394,18 +459,16 @@ impl<'a> TensorView<'a> {
 
     /// Checks the record's local header at its first borrow.
     fn check_header(&self, place: &Place<'a>) -> Result<()> {
-        if let Some(headers) = self.file.headers {
-            if headers.is_checked(place.storage) {
-                return Ok(());
-            }
+        if self.file.checked.is_some_and(|checked| checked.is_checked(place.storage)) {
+            return Ok(());
         }
-        let checked = match self.file.source {
-            Some(source) => place.record.verify(source),
-            None => place.record.verify(&self.file.bytes),
+        let verified = match (self.file.source, self.file.bytes) {
+            (Some(source), _) => place.record.verify(source),
+            (None, bytes) => place.record.verify(bytes.unwrap_or_default()),
         };
-        checked.map_err(|fault| self.refused(fault.into()))?;
-        if let Some(headers) = self.file.headers {
-            headers.set_checked(place.storage);
+        verified.map_err(|fault| self.refused(fault.into()))?;
+        if let Some(checked) = self.file.checked {
+            checked.set_checked(place.storage);
         }
         Ok(())
     }

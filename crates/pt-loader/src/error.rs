@@ -1,0 +1,65 @@
+//! Why a data set cannot be opened or a batch not gathered.
+
+use std::path::PathBuf;
+
+use pt_format::DType;
+
+/// What went wrong while loading.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The index could not be built or opened, or a file is not the one that was indexed.
+    #[error(transparent)]
+    Index(#[from] pt_index::Error),
+    /// A tensor of a sample could not be read.
+    #[error("{}: {source}", path.display())]
+    Sample {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pt_view::Error,
+    },
+    /// The folder has no sample.
+    #[error("{}: no PyTorch files in this folder", path.display())]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The samples do not have the same tensors, so they make no batch.
+    #[error("{}: tensor `{tensor}` {problem}, unlike the first file's", path.display())]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// How it differs.
+        problem: String,
+    },
+    /// A sample number past the end.
+    #[error("sample {sample} does not exist; the data set has {count}")]
+    NoSuchSample {
+        /// The number asked for.
+        sample: usize,
+        /// Samples there are.
+        count: usize,
+    },
+    /// The batch's tensor has another type.
+    #[error("tensor `{tensor}` is {dtype}, not {asked}")]
+    WrongType {
+        /// The tensor.
+        tensor: String,
+        /// Its dtype.
+        dtype: DType,
+        /// The dtype asked for.
+        asked: DType,
+    },
+    /// A batch larger than memory.
+    #[error("a batch of {samples} samples does not fit into memory")]
+    TooLarge {
+        /// Samples asked for.
+        samples: usize,
+    },
+}
+
+/// Results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,66 @@
+//! Text for people: aligned columns, sizes, names that cannot play tricks on a terminal.
+
+use std::io::{self, Write};
+
+/// Writes rows in aligned columns; numbers in the columns named go to the right.
+pub(crate) fn write_table(
+    out: &mut dyn Write,
+    head: &[&str],
+    right: &[usize],
+    rows: &[Vec<String>],
+) -> io::Result<()> {
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut write_row = |cells: &mut dyn Iterator<Item = &str>| -> io::Result<()> {
+        let mut line = String::new();
+        for (column, (cell, &width)) in cells.zip(&widths).enumerate() {
+            let padding = " ".repeat(width - cell.chars().count());
+            let gap = if column == 0 { "" } else { "  " };
+            match right.contains(&column) {
+                true => line.extend([gap, padding.as_str(), cell]),
+                false => line.extend([gap, cell, padding.as_str()]),
+            }
+        }
+        writeln!(out, "{}", line.trim_end())
+    };
+    write_row(&mut head.iter().copied())?;
+    rows.iter().try_for_each(|row| write_row(&mut row.iter().map(String::as_str)))
+}
+
+/// A number of bytes, short.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+/// Text from a file, with control characters escaped.
+pub(crate) fn escaped(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut out = Vec::new();
+        let rows = [vec!["a".into(), "1".into()], vec!["long".into(), "22".into()]];
+        write_table(&mut out, &["name", "n"], &[1], &rows).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "name   n\na      1\nlong  22\n");
+    }
+
+    #[test]
+    fn escape_sequences_do_not_reach_the_terminal() {
+        assert_eq!(escaped("\u{1b}[31mred\nline"), "\\u{1b}[31mred\\nline");
+        assert_eq!(escaped("日本"), "日本");
+    }
+}
