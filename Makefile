@@ -1,0 +1,53 @@
+# Everything a contributor runs. `make test` needs Rust and Python 3.10 or newer, and installs the rest into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The Python tests and CI's timings want the optimised binary.
+PTVIEW := target/release/ptview
+
+.PHONY: test test-rust test-python lint bench demo fixtures clean
+
+test: lint test-rust test-python
+
+## Rust: formatting, lints, documentation, tests.
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+# Both runners run the same tests; nextest says more while it runs, but leaves the examples in the documentation out.
+test-rust:
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace --no-fail-fast && cargo test --workspace --doc --quiet; \
+	else \
+		cargo test --workspace --no-fail-fast; \
+	fi
+
+## Python: real torch is the judge.
+test-python: $(VENV)/.installed
+	cargo build --release --quiet --bin ptview --example write_samples
+	$(BIN)/ruff check tests/python testdata/generate
+	$(BIN)/ruff format --check tests/python testdata/generate
+	PTVIEW=$(abspath $(PTVIEW)) WRITE_SAMPLES=$(abspath target/release/examples/write_samples) \
+		$(BIN)/python -m pytest tests/python -q -rs
+
+$(VENV)/.installed: tests/python/requirements.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+## Figures, not tests.
+bench:
+	cargo bench --workspace
+
+demo:
+	cargo run --release -- demo
+
+## Writes testdata/fixtures and testdata/expected.json anew, with the torch in .venv.
+fixtures: $(VENV)/.installed
+	cd testdata && ../$(BIN)/python -m generate
+
+clean:
+	cargo clean
+	rm -rf $(VENV)

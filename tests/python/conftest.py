@@ -1,0 +1,43 @@
+"""Where the tests find the binaries and the data."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def ptview() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line."""
+    binary = os.environ.get("PTVIEW", str(ROOT / "target/release/ptview"))
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ls(ptview) -> Callable[[Path], list[dict]]:
+    """Lists a file that must be readable: one row a tensor, hashes included."""
+
+    def run(path: Path) -> list[dict]:
+        done = ptview("ls", "--format", "jsonl", "--hash", path)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory) -> Path:
+    """A folder of files made by our own writer."""
+    folder = tmp_path_factory.mktemp("samples")
+    binary = os.environ.get("WRITE_SAMPLES", str(ROOT / "target/release/examples/write_samples"))
+    subprocess.run([binary, folder], check=True, timeout=60)
+    return folder
