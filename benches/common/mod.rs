@@ -1,4 +1,7 @@
-//! Files for benchmarks and tests, made once and kept in the target folder.
+//! Files for benchmarks and tests.
+
+// Each user takes what it needs.
+#![allow(dead_code)]
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -41,7 +44,7 @@ pub(crate) fn many_small_tensors(folder: &Path, tensors: usize) -> PathBuf {
     path
 }
 
-fn save(path: &Path, object: &Object<'_>) {
+pub(crate) fn save(path: &Path, object: &Object<'_>) {
     // Whole or not at all: another run may look for it.
     let temporary = path.with_extension("tmp");
     let file = Sparse::new(File::create(&temporary).unwrap());
