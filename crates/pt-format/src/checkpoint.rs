@@ -1,16 +1,14 @@
 //! One file, parsed: its value tree, its tensors, its storages.
 
-use std::borrow::Cow;
-
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::container::{Archive, ArchiveProblem, Container, detect};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Machine, PersistentIds, Tree, Value};
-use crate::rebuild::{self, LeafRow, PathStep};
+use crate::rebuild::{self, BareStorage, LeafRow, PathStep};
 use crate::source::Source;
-use crate::tensor::{Storage, StorageRow, Tensor, TensorRow};
+use crate::tensor::{Fault, Storage, StorageRow, Tensor, TensorRow};
 
 /// The order of bytes inside the file's storages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -56,6 +54,7 @@ pub struct Checkpoint<'s> {
     pub(crate) steps: Vec<PathStep>,
     pub(crate) leaves: Vec<LeafRow>,
     pub(crate) node_states: Vec<u32>,
+    pub(crate) bare_storages: Vec<BareStorage>,
     pub(crate) limits: Limits,
     container: Container,
     byte_order: ByteOrder,
@@ -94,6 +93,7 @@ impl<'s> Checkpoint<'s> {
             steps: found.steps,
             leaves: found.leaves,
             node_states: found.states,
+            bare_storages: found.bare_storages,
             limits: *limits,
             container: Container::Zip,
             byte_order,
@@ -128,8 +128,9 @@ impl<'s> Checkpoint<'s> {
         Value { checkpoint: self, raw: self.tree.root }
     }
 
-    /// Returns the plain scalars (numbers, booleans, strings, `None`) that stand in dicts, tuples and short lists, with
-    /// their dotted names: labels and ids, as data sets keep them.
+    /// Returns the plain scalars (numbers of up to 64 bits, booleans, strings, `None`) that stand in dicts, tuples and
+    /// short lists, with their dotted names: labels and ids, as data sets keep them. Those nested deeper than 64 levels
+    /// are left out, and so are further ones once the names take 64 MB.
     pub fn leaves(&self) -> impl Iterator<Item = (String, Value<'_>)> {
         self.leaves
             .iter()
@@ -156,17 +157,24 @@ impl<'s> Checkpoint<'s> {
         self.aliases_cut
     }
 
-    /// Checks that every tensor can be read, as far as the file's structure tells.
+    /// Checks that every tensor and every storage saved as such can be read, as far as the file's structure tells.
     ///
     /// # Errors
-    /// [`Error::Tensor`] for the first tensor with a fault.
+    /// [`Error::Tensor`] for the first tensor with a fault, else [`Error::Storage`] for the first storage.
     pub fn check(&self) -> Result<()> {
-        match self.tensors().find_map(|tensor| Some((tensor, tensor.fault()?))) {
-            Some((tensor, fault)) => {
-                Err(Error::Tensor { tensor: tensor.name().to_owned(), fault: fault.clone() })
-            }
-            None => Ok(()),
+        if let Some((tensor, fault)) = self.tensors().find_map(|tensor| Some((tensor, tensor.fault()?))) {
+            return Err(Error::Tensor { tensor: tensor.name().to_owned(), fault: fault.clone() });
         }
+        for bare in &self.bare_storages {
+            let fault = match &bare.storage {
+                Ok(index) => Storage { checkpoint: self, index: *index }.fault(),
+                Err(fault) => Some(fault),
+            };
+            if let Some(fault) = fault {
+                return Err(Error::Storage { path: self.path_of(bare.step).join("."), fault: fault.clone() });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn path_of(&self, step: u32) -> Vec<String> {
@@ -229,11 +237,9 @@ fn prologue<S: Source + ?Sized>(archive: &mut Archive<'_, S>, limits: &Limits) -
         None | Some(b"little") => ByteOrder::Little,
         Some(b"big") => ByteOrder::Big,
         Some(other) => {
-            return Err(Error::Value {
-                path: "byteorder".into(),
-                found: format!("`{}`", other[..other.len().min(40)].escape_ascii()),
-                expected: "`little` or `big`".into(),
-            });
+            let record = String::from_utf8_lossy(&archive.in_root("byteorder")).into_owned();
+            let found = format!("`{}`", other[..other.len().min(40)].escape_ascii());
+            return Err(Error::Record { record, fault: Fault::Content { found, expected: "`little` or `big`" } });
         }
     };
     Ok((pickle, byte_order))
@@ -258,21 +264,40 @@ fn find_pickle<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Result<usize> {
         let record = String::from_utf8_lossy(&archive.in_root("data.pkl")).into_owned();
         return Err(Error::MissingRecord { record, records: archive.entries().len() });
     }
-    let npz = archive.entries().iter().any(|entry| archive.name(entry).ends_with(b".npy"));
-    let advice = match npz {
-        true => "it looks like a numpy .npz file; open it with numpy",
-        false => "it is an ordinary zip archive",
-    };
-    Err(Error::archive(0, ArchiveProblem::NotTorch { advice }))
+    Err(not_torch(archive))
+}
+
+/// Says what an archive without any of PyTorch's records looks like.
+fn not_torch<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Error {
+    let mut names = archive.entries().iter().map(|entry| archive.name(entry));
+    let found = |found, advice: &str| Error::Foreign { found, advice: advice.into() };
+    if archive.find(b"data.pkl").is_some() {
+        let name = "data.pkl".into();
+        return Error::archive(0, ArchiveProblem::NoRoot { name });
+    }
+    if archive.find(b"serialized_exported_program.json").is_some() {
+        return Error::UnsupportedContainer { container: Container::Pt2 };
+    }
+    if archive.entries().is_empty() {
+        return found("an empty zip archive", "save the object with torch.save to get a checkpoint");
+    }
+    if names.any(|name| name.ends_with(b".npy")) {
+        return found("a numpy .npz file", "open it with numpy");
+    }
+    found("an ordinary zip archive", "it has no record `data.pkl`; if a checkpoint is inside, unpack it first")
 }
 
 /// Reads a record of a few bytes that may be missing.
 fn small_record<S: Source + ?Sized>(archive: &Archive<'_, S>, name: &str) -> Result<Option<Vec<u8>>> {
     const SMALL_RECORD_BYTES_MAX: u64 = 4 << 10;
-    archive
-        .find_in_root(name)
-        .map(|index| archive.read_record(index, SMALL_RECORD_BYTES_MAX).map(Cow::into_owned))
-        .transpose()
+    let Some(index) = archive.find_in_root(name) else { return Ok(None) };
+    let size = archive.entries()[index].size;
+    if size > SMALL_RECORD_BYTES_MAX {
+        let record = String::from_utf8_lossy(&archive.in_root(name)).into_owned();
+        let fault = Fault::Content { found: format!("{size} bytes"), expected: "one short word" };
+        return Err(Error::Record { record, fault });
+    }
+    archive.read_record(index, SMALL_RECORD_BYTES_MAX).map(|bytes| Some(bytes.into_owned()))
 }
 
 fn parse_number(bytes: &[u8]) -> Option<u64> {

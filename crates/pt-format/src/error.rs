@@ -78,15 +78,23 @@ pub enum Error {
         problem: PickleProblem,
     },
     /// A tensor is listed in the file but cannot be read.
-    #[error("tensor `{tensor}`: {fault}")]
+    #[error("{}: {fault}", named("tensor", tensor))]
     Tensor {
         /// Dotted name of the tensor.
         tensor: String,
         /// Why it cannot be read.
         fault: Fault,
     },
+    /// A storage that was saved as such, without a tensor, cannot be read.
+    #[error("{}: {fault}", named("storage", path))]
+    Storage {
+        /// Dotted path of the storage.
+        path: String,
+        /// Why it cannot be read.
+        fault: Fault,
+    },
     /// The file asks for more than [`Limits`](crate::Limits) allows.
-    #[error("{what}: {found} exceeds the limit of {limit}; raise `Limits::{field}` if the file can be trusted")]
+    #[error("{what}: {found} exceeds the limit of {limit}{}", way_out(field))]
     Limit {
         /// What there is too much of.
         what: &'static str,
@@ -94,7 +102,7 @@ pub enum Error {
         found: u64,
         /// How much is allowed.
         limit: u64,
-        /// The field of `Limits` that says so.
+        /// The field of `Limits` that says so; empty where the limit is fixed.
         field: &'static str,
     },
     /// A value is not of the kind that was asked for.
@@ -115,5 +123,20 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub(crate) fn archive(offset: u64, problem: ArchiveProblem) -> Self {
         Self::Archive { offset, problem }
+    }
+}
+
+/// The object that was saved has the empty name, which would look like none.
+fn named(what: &str, name: &str) -> String {
+    match name {
+        "" => format!("the {what} at the root"),
+        name => format!("{what} `{name}`"),
+    }
+}
+
+fn way_out(field: &str) -> String {
+    match field {
+        "" => String::new(),
+        field => format!("; raise `Limits::{field}` if the file can be trusted"),
     }
 }

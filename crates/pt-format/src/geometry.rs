@@ -92,7 +92,7 @@ pub(crate) fn for_each_offset(shape: &[u64], stride: &[u64], mut visit: impl FnM
         return;
     }
     let mut index = vec![0u64; shape.len()];
-    let mut offset = 0;
+    let mut offset = 0u64;
     loop {
         visit(offset);
         let mut dim = shape.len();
@@ -100,11 +100,12 @@ pub(crate) fn for_each_offset(shape: &[u64], stride: &[u64], mut visit: impl FnM
             let Some(next) = dim.checked_sub(1) else { return };
             dim = next;
             index[dim] += 1;
-            offset += stride[dim];
+            // The stride of a dimension of size 1 is any number at all; what is added is taken back at once.
+            offset = offset.wrapping_add(stride[dim]);
             if index[dim] < shape[dim] {
                 break;
             }
-            offset -= stride[dim] * shape[dim];
+            offset = offset.wrapping_sub(stride[dim].wrapping_mul(shape[dim]));
             index[dim] = 0;
         }
     }

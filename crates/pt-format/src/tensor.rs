@@ -1,12 +1,14 @@
 //! Tensors and storages as the file describes them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::container::Record;
 use crate::dtype::DType;
 use crate::geometry;
 use crate::pickle::{NodeId, Raw, Value};
+use crate::rebuild::{Component, write_component};
 
 /// Why a tensor that is listed cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Clone)]
@@ -16,9 +18,17 @@ pub enum Fault {
     #[error("`{function}` has malformed arguments: {what}")]
     Arguments {
         /// The rebuild function.
-        function: String,
+        function: &'static str,
         /// What is wrong.
         what: &'static str,
+    },
+    /// Some part of a tensor's description is not of the kind PyTorch writes.
+    #[error("{what} is {problem}")]
+    Malformed {
+        /// Which part.
+        what: &'static str,
+        /// What it is instead.
+        problem: &'static str,
     },
     /// A size, stride, offset or element count is negative.
     #[error("negative {what}: {value}")]
@@ -76,8 +86,24 @@ pub enum Fault {
         /// Name of the record.
         record: String,
     },
-    /// The record's length is not what element count and type make.
-    #[error("the record has {record} bytes, expected {expected}")]
+    /// A record that cannot be used.
+    #[error("record `{record}`: {fault}")]
+    Record {
+        /// Name of the record inside the archive.
+        record: String,
+        /// Why not.
+        fault: Box<Fault>,
+    },
+    /// A record of a fixed content holds another one.
+    #[error("it holds {found}, expected {expected}")]
+    Content {
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// The record's length is not what it should be: element count times element size, for a storage.
+    #[error("it has {record} bytes, expected {expected}")]
     RecordLength {
         /// Bytes the record has.
         record: u64,
@@ -93,40 +119,44 @@ pub enum Fault {
         second: u64,
     },
     /// Two records have the same name.
-    #[error("two records have this name; torch may take either")]
+    #[error("another record has the same name, and torch may take either; make the archive anew")]
     DuplicateRecord,
-    /// The record overlaps another one.
-    #[error("its bytes at {offset} overlap another record")]
+    /// The record overlaps another one, or the directory.
+    #[error("its header at byte {offset} and {length} bytes of data run past byte {limit}, where something else begins")]
     OverlappingRecord {
         /// Position of the local header.
         offset: u64,
+        /// Bytes of data.
+        length: u64,
+        /// Where the next local header, or the directory, begins.
+        limit: u64,
     },
     /// The record is encrypted or patched.
-    #[error("encrypted or patched (flags {flags:#06x})")]
+    #[error("it is encrypted or patched (flags {flags:#06x}); make the archive anew without that")]
     Encrypted {
         /// General purpose flags.
         flags: u16,
     },
     /// The compression method is neither stored nor deflated.
-    #[error("compression method {method} is not supported; store the archive uncompressed")]
+    #[error("its compression method {method} is not supported; make the archive anew, stored or deflated")]
     UnknownMethod {
         /// Number of the method.
         method: u16,
     },
     /// There is no local header where the directory says.
-    #[error("no local header at byte {offset}")]
+    #[error("it has no local header at byte {offset}")]
     LocalHeader {
         /// Where it should be.
         offset: u64,
     },
     /// The local header carries another name than the directory.
-    #[error("the local header at byte {offset} carries another name than the directory")]
+    #[error("its local header at byte {offset} carries another name than the directory")]
     LocalName {
         /// Position of the local header.
         offset: u64,
     },
     /// The data starts somewhere else than worked out from the directory.
-    #[error("the local header says the data starts at byte {found}, the directory implies {expected}")]
+    #[error("its local header says the data starts at byte {found}, the directory implies {expected}")]
     DataStart {
         /// From the local header.
         found: u64,
@@ -144,15 +174,17 @@ pub enum Fault {
         limit: u64,
     },
     /// A compressed record does not decode.
-    #[error("cannot decode (method {method}): {problem}")]
+    #[error("its compressed bytes at {offset} (method {method}) do not decode: {problem}; fetch the file again")]
     Inflate {
+        /// First byte.
+        offset: u64,
         /// Compression method.
         method: u16,
         /// What the decoder says.
         problem: String,
     },
     /// A compressed record would decode to more than allowed.
-    #[error("decodes to {size} bytes, more than the limit of {limit}; raise `Limits::inflated_bytes`")]
+    #[error("it decodes to {size} bytes, more than the limit of {limit}; raise `Limits::inflated_bytes`")]
     TooLargeInflated {
         /// Bytes once decoded.
         size: u64,
@@ -295,11 +327,8 @@ pub enum Quantizer {
 /// A storage: a flat run of bytes that tensors look into.
 #[derive(Clone, Debug)]
 pub(crate) struct StorageRow {
-    pub(crate) key: Raw,
-    pub(crate) class: NodeId,
-    pub(crate) location: Raw,
-    /// Elements of the storage class as the file counts them.
-    pub(crate) numel: u64,
+    /// The persistent id that named it first: `("storage", class, key, location, element count)`.
+    pub(crate) pid: Raw,
     pub(crate) bytes: u64,
     pub(crate) record: Option<Record>,
     pub(crate) fault: Option<Box<Fault>>,
@@ -322,15 +351,17 @@ pub(crate) struct TensorRow {
     pub(crate) alias_of: Option<u32>,
     /// Class of a tensor subclass.
     pub(crate) class: Option<NodeId>,
-    pub(crate) details: Option<Box<Details>>,
+    pub(crate) details: Option<Arc<Details>>,
 }
 
-/// What few tensors have.
-#[derive(Clone, Debug, Default)]
+/// What few tensors have. Aliases share that of the tensor they are another name of.
+#[derive(Debug, Default)]
 pub(crate) struct Details {
     pub(crate) fault: Option<Fault>,
     pub(crate) quantizer: Option<Quantizer>,
     pub(crate) coalesced: Option<bool>,
+    pub(crate) state: Option<Raw>,
+    pub(crate) parts: Vec<(Component, Raw)>,
 }
 
 /// A tensor of a [`Checkpoint`]: a window into a storage.
@@ -355,6 +386,10 @@ pub struct Tensor<'c> {
 impl<'c> Tensor<'c> {
     fn row(&self) -> &'c TensorRow {
         &self.checkpoint.tensors[self.index as usize]
+    }
+
+    fn details(&self) -> Option<&'c Details> {
+        self.row().details.as_deref()
     }
 
     /// Returns the number of the tensor in its checkpoint, in file order.
@@ -445,18 +480,55 @@ impl<'c> Tensor<'c> {
 
     /// Returns scale and zero point of a quantized tensor.
     pub fn quantizer(&self) -> Option<&'c Quantizer> {
-        self.row().details.as_ref()?.quantizer.as_ref()
+        self.details()?.quantizer.as_ref()
     }
 
     /// Returns whether a sparse COO tensor is coalesced, where the file says.
     pub fn is_coalesced(&self) -> Option<bool> {
-        self.row().details.as_ref()?.coalesced
+        self.details()?.coalesced
+    }
+
+    /// Returns the Python state that was saved with the tensor: usually a dict of attributes, for classes with slots a
+    /// pair of dicts.
+    ///
+    /// ```
+    /// use pt_format::{Checkpoint, Limits, write};
+    /// let bytes = write::to_vec(&write::Tensor::new::<u8>(&[1], &[7])?.into())?;
+    /// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+    /// assert!(checkpoint.tensors().next().unwrap().state().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn state(&self) -> Option<Value<'c>> {
+        let raw = self.details()?.state?;
+        Some(Value { checkpoint: self.checkpoint, raw })
+    }
+
+    /// Returns what a composite tensor is made of, with the components that name the parts: `#indices` and `#values`
+    /// of a sparse tensor, `#scales` of a quantized one, the attributes of a wrapper subclass.
+    ///
+    /// ```
+    /// use pt_format::{Checkpoint, Limits, write};
+    /// let bytes = write::to_vec(&write::Tensor::new::<u8>(&[1], &[7])?.into())?;
+    /// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+    /// assert_eq!(checkpoint.tensors().next().unwrap().parts().count(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn parts(&self) -> impl Iterator<Item = (String, Value<'c>)> + use<'c> {
+        let checkpoint = self.checkpoint;
+        let parts = self.details().map_or(&[][..], |details| &details.parts);
+        let parts = parts.iter().map(move |&(component, raw)| {
+            let mut name = String::new();
+            write_component(&checkpoint.tree, component, &mut name);
+            (name, Value { checkpoint, raw })
+        });
+        let state = self.state().filter(|_| self.layout() == Layout::Wrapper);
+        let attributes = state.into_iter().flat_map(Value::state_pairs);
+        parts.chain(attributes.map(|(key, value)| (key.component(), value)))
     }
 
     /// Returns why the tensor cannot be read, if it cannot.
     pub fn fault(&self) -> Option<&'c Fault> {
-        let row = self.row();
-        let own = row.details.as_ref().and_then(|details| details.fault.as_ref());
+        let own = self.details().and_then(|details| details.fault.as_ref());
         own.or_else(|| self.storage()?.fault())
     }
 
@@ -494,6 +566,12 @@ impl<'c> Storage<'c> {
         &self.checkpoint.storages[self.index as usize]
     }
 
+    /// Returns a field of the persistent id.
+    fn field(&self, index: usize) -> Value<'c> {
+        let fields = self.row().pid.node().map(|node| self.checkpoint.tree.args(node)).unwrap_or_default();
+        Value { checkpoint: self.checkpoint, raw: fields.get(index).copied().unwrap_or(Raw::None) }
+    }
+
     /// Returns the number of the storage in its checkpoint.
     pub fn index(&self) -> usize {
         self.index as usize
@@ -501,22 +579,22 @@ impl<'c> Storage<'c> {
 
     /// Returns the key that names it in the file.
     pub fn key(&self) -> String {
-        Value { checkpoint: self.checkpoint, raw: self.row().key }.component()
+        self.field(2).component()
     }
 
     /// Returns the Python storage class, such as `torch.FloatStorage`.
     pub fn class(&self) -> String {
-        self.checkpoint.tree.global_name(self.row().class).unwrap_or_default()
+        self.field(1).as_global().unwrap_or_default()
     }
 
     /// Returns the device it was saved from, such as `cuda:0`. It does not affect the bytes.
     pub fn location(&self) -> String {
-        Value { checkpoint: self.checkpoint, raw: self.row().location }.component()
+        self.field(3).component()
     }
 
     /// Returns the elements of the storage class (bytes, for untyped storages).
     pub fn numel(&self) -> u64 {
-        self.row().numel
+        self.field(4).as_i64().map_or(0, i64::unsigned_abs)
     }
 
     /// Returns its length in bytes, decoded.

@@ -43,6 +43,9 @@ impl IndexBuilder {
     /// [`Error::TooMany`] when the format cannot number that many rows.
     pub fn add(&mut self, path: &str, stamp: Stamp, checkpoint: &Checkpoint<'_>) -> Result<()> {
         let storages_start = self.storages.len();
+        self.storages.reserve(checkpoint.storages().len());
+        self.tensors.reserve(checkpoint.tensors().len());
+        self.strings.reserve(checkpoint.tensors().len());
         for storage in checkpoint.storages() {
             let record = storage.record();
             let fault = match storage.fault() {
@@ -193,10 +196,9 @@ impl IndexBuilder {
     /// # Errors
     /// None today; later versions may refuse what they cannot hold.
     pub fn finish(self) -> Result<Index> {
-        let text = |id: u32| self.strings.get(id);
-        let tensor_hashes = self.tensors.iter().map(|row| tensor_hash(row.file, text(row.name)));
+        let tensor_hashes = self.tensors.iter().map(|row| tensor_hash(row.file, self.strings.get(row.name)));
         let (tensor_buckets, tensor_slots) = lookup_table(tensor_hashes.collect());
-        let file_hashes = self.files.iter().map(|row| xxh3_64(text(row.path).as_bytes()));
+        let file_hashes = self.files.iter().map(|row| xxh3_64(self.strings.get(row.path)));
         let (file_buckets, file_slots) = lookup_table(file_hashes.collect());
         let sections: [(Kind, &[u8]); Kind::COUNT] = [
             (Kind::Files, cast(&self.files)),
@@ -272,8 +274,13 @@ impl Strings {
         Ok(id)
     }
 
-    fn get(&self, id: u32) -> &str {
-        std::str::from_utf8(slice(&self.ends, &self.bytes, id)).unwrap_or_default()
+    fn reserve(&mut self, count: usize) {
+        self.ends.reserve(count);
+        self.table.reserve(count, |&id| self.hasher.hash_one(slice(&self.ends, &self.bytes, id)));
+    }
+
+    fn get(&self, id: u32) -> &[u8] {
+        slice(&self.ends, &self.bytes, id)
     }
 }
 

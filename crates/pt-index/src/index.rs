@@ -241,7 +241,7 @@ impl<'i> FileEntry<'i> {
 
     /// Finds a tensor by its dotted name; the first one where names collide.
     pub fn tensor(&self, name: &str) -> Option<TensorEntry<'i>> {
-        let hash = tensor_hash(self.row, name);
+        let hash = tensor_hash(self.row, name.as_bytes());
         let index = self.index;
         let same = |row| {
             let tensor = index.tensor(row as usize)?;
@@ -486,8 +486,8 @@ impl<'i> StorageEntry<'i> {
 }
 
 /// Hash of a tensor's name inside a file.
-pub(crate) fn tensor_hash(file: u32, name: &str) -> u64 {
-    xxh3_64_with_seed(name.as_bytes(), file.into())
+pub(crate) fn tensor_hash(file: u32, name: &[u8]) -> u64 {
+    xxh3_64_with_seed(name, file.into())
 }
 
 fn damaged(offset: usize, what: &'static str) -> Error {

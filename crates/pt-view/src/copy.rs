@@ -90,11 +90,12 @@ impl<'d> Offsets<'d> {
         let here = self.offset;
         for dim in (0..self.shape.len()).rev() {
             self.index[dim] += 1;
-            self.offset += self.stride[dim];
+            // The stride of a dimension of size 1 is any number at all; what is added is taken back at once.
+            self.offset = self.offset.wrapping_add(self.stride[dim]);
             if self.index[dim] < self.shape[dim] {
                 break;
             }
-            self.offset -= self.stride[dim] * self.shape[dim];
+            self.offset = self.offset.wrapping_sub(self.stride[dim].wrapping_mul(self.shape[dim]));
             self.index[dim] = 0;
         }
         here
@@ -144,6 +145,7 @@ mod tests {
         assert_eq!(copied(6, &[3, 2], &[1, 3]), [0, 3, 1, 4, 2, 5]);
         assert_eq!(copied(2, &[2, 3], &[1, 0]), [0, 0, 0, 1, 1, 1]);
         assert_eq!(copied(12, &[2, 1, 2, 2], &[6, 99, 2, 1]), [0, 1, 2, 3, 6, 7, 8, 9]);
+        assert_eq!(copied(2, &[1, 2, 1], &[u64::MAX, 1, u64::MAX]), [0, 1]);
         assert_eq!(copied(1, &[], &[]), [0]);
         assert_eq!(copied(0, &[0, 4], &[4, 1]), [0u8; 0]);
     }

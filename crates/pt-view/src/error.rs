@@ -31,7 +31,7 @@ pub enum Error {
         nearest: Option<String>,
     },
     /// The tensor cannot be handed out in the way asked for.
-    #[error("tensor `{tensor}` {obstacle}")]
+    #[error("{} {obstacle}", if tensor.is_empty() { "the tensor at the root".into() } else { format!("tensor `{tensor}`") })]
     Refused {
         /// Dotted name of the tensor.
         tensor: String,
@@ -54,7 +54,7 @@ pub enum Obstacle {
     #[error("cannot be read: {0}")]
     Fault(String),
     /// The record's local header contradicts the directory.
-    #[error("cannot be read: its record: {0}")]
+    #[error("cannot be read, because of its record: {0}")]
     Record(#[from] Fault),
     /// Its bytes lie outside the file.
     #[error("needs bytes {start}..{end} of a file of {length}; the file was cut off")]

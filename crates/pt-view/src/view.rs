@@ -16,6 +16,13 @@ use crate::iter::Elements;
 /// Decoded records are held in memory; no honest one is larger.
 const DECODED_BYTES_MAX: u64 = 16 << 30;
 
+/// Deflate makes no more out of a byte. Source: the technical details page of zlib.
+const DEFLATE_RATIO_MAX: u64 = 1032;
+
+/// What a copy of an expanded tensor (stride 0) may take: so much in any case, or so many times its bytes in the file.
+const EXPANDED_BYTES: u64 = 1 << 30;
+const EXPANDED_RATIO: u64 = 64;
+
 /// Where the bytes of a data file come from, and which of its records were checked already.
 #[derive(Clone, Copy)]
 pub struct FileBytes<'a> {
@@ -69,13 +76,20 @@ impl<'a> FileBytes<'a> {
         Self { bytes: Some(bytes), source: Some(source), checked: Some(checked) }
     }
 
+    fn length(&self) -> u64 {
+        match self.bytes {
+            Some(bytes) => bytes.len() as u64,
+            None => self.source.map_or(0, |source| source.metadata().len()),
+        }
+    }
+
     /// The bytes of a range of the file: lent if it is in memory, else read.
     fn range(&self, start: u64, end: u64) -> Result<Cow<'a, [u8]>, Obstacle> {
         if let Some(bytes) = self.bytes {
             return self.borrow(bytes, start, end).map(Cow::Borrowed);
         }
         // The index may claim anything; memory is only taken for bytes that are there.
-        let length = self.source.map_or(0, |source| source.metadata().len());
+        let length = self.length();
         if end > length {
             return Err(Obstacle::OutsideFile { start, end, length });
         }
@@ -313,24 +327,12 @@ impl<'a> TensorView<'a> {
         if let Some(obstacle) = place.foreign_endian().or_else(|| place.lazy_bit()) {
             return Err(self.refused(obstacle));
         }
+        let left = geometry::numel(place.shape).ok_or_else(|| self.refused(Obstacle::TooLarge(u64::MAX)))?;
         let bytes = self.decoded(&place)?;
-        let elements = Elements {
-            bytes,
-            offsets: Offsets::new(place.shape, place.stride),
-            left: geometry::numel(place.shape).unwrap_or(0),
-            of: PhantomData,
-        };
-        if T::DTYPE == DType::Bool {
-            // Any byte of the extent may be an element; the gaps are not asked for.
-            let mut offsets = Offsets::new(place.shape, place.stride);
-            for _ in 0..elements.left {
-                let value = elements.bytes[offsets.next() as usize];
-                if value > 1 {
-                    return Err(self.refused(not_bool(&elements.bytes)));
-                }
-            }
+        if T::DTYPE == DType::Bool && !are_bools(&bytes, &place, left) {
+            return Err(self.refused(not_bool(&bytes)));
         }
-        Ok(elements)
+        Ok(Elements { bytes, offsets: Offsets::new(place.shape, place.stride), left, of: PhantomData })
     }
 
     /// Returns where the tensor lies in its file; `None` when it is compressed or has no bytes.
@@ -421,9 +423,23 @@ impl<'a> TensorView<'a> {
         if end > storage.nbytes() {
             return Err(Obstacle::Fault(format!("needs {end} bytes but its storage has {}", storage.nbytes())));
         }
+        self.check_extent(&record, end)?;
         let byte_order = entry.file().map_or(ByteOrder::Little, |file| file.byte_order());
         let flags = entry.flags();
         Ok(Place { record, storage: storage.row(), dtype, shape, stride, start, length, byte_order, flags })
+    }
+
+    /// Checks that the file can hold the first `end` bytes of a record, before anything is allocated for them.
+    fn check_extent(&self, record: &Record, end: u64) -> Result<(), Obstacle> {
+        let packed_end = if record.is_stored() { end } else { record.packed_bytes };
+        let (start, length) = (record.data_offset, self.file.length());
+        if start.checked_add(packed_end).is_none_or(|end| end > length) {
+            return Err(Obstacle::OutsideFile { start, end: start.saturating_add(packed_end), length });
+        }
+        if !record.is_stored() && end > packed_end.saturating_mul(DEFLATE_RATIO_MAX) {
+            return Err(Obstacle::Fault(format!("{packed_end} compressed bytes cannot hold the {end} it needs")));
+        }
+        Ok(())
     }
 
     /// The stored bytes from the first element to the last.
@@ -479,10 +495,10 @@ impl<'a> TensorView<'a> {
             Err(error) => error,
             Ok(_) => self.refused(Obstacle::TooLarge(u64::MAX)),
         })?;
-        // A stride of 0 makes terabytes of nothing; refuse what cannot be allocated anyway.
-        let sane = usize::try_from(bytes).ok().filter(|&bytes| bytes <= isize::MAX as usize >> 16);
-        let expanded = self.place()?.length.max(1 << 30).saturating_mul(64) < bytes;
-        sane.filter(|_| !expanded).ok_or_else(|| self.refused(Obstacle::TooLarge(bytes)))
+        // A stride of 0 makes terabytes of nothing.
+        let sane = self.place()?.length.saturating_mul(EXPANDED_RATIO).max(EXPANDED_BYTES);
+        let bytes_here = usize::try_from(bytes).ok().filter(|_| bytes <= sane);
+        bytes_here.ok_or_else(|| self.refused(Obstacle::TooLarge(bytes)))
     }
 
     #[cold]
@@ -554,6 +570,15 @@ fn finish(place: &Place<'_>, bytes: &mut [u8]) {
     if place.flags.contains(Flags::CONJ) && place.dtype.is_complex() {
         negate_floats(bytes, width, true);
     }
+}
+
+/// Returns whether all elements are 0 or 1. Gaps between them may hold anything, unless elements outnumber the bytes.
+fn are_bools(bytes: &[u8], place: &Place<'_>, numel: u64) -> bool {
+    if numel >= bytes.len() as u64 {
+        return bytes.iter().all(|&byte| byte <= 1);
+    }
+    let mut offsets = Offsets::new(place.shape, place.stride);
+    (0..numel).all(|_| bytes[offsets.next() as usize] <= 1)
 }
 
 fn misaligned(bytes: &[u8], needs: usize) -> Obstacle {

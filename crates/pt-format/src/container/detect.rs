@@ -103,7 +103,11 @@ fn detect_head(head: &[u8], file_bytes: u64) -> Result<Container> {
     if text_starts("{") || text_starts("[") {
         return foreign("a JSON document", "point to the tensor files it speaks of".into());
     }
-    foreign("unknown data", "check that the path names a torch.save file".into())
+    let found = match head.iter().all(|&byte| byte >= b' ' && byte != 0x7F || byte.is_ascii_whitespace()) {
+        true => "plain text",
+        false => "data of no known format",
+    };
+    foreign(found, "check that the path names a torch.save file".into())
 }
 
 fn is_legacy(head: &[u8]) -> bool {
@@ -145,7 +149,8 @@ mod tests {
             (b"\0\0\0\0\0\0\0\0", "zero bytes"),
             (b"\x80\x02}.", "plain pickle"),
             (b"{\"weight_map\": 1}", "JSON"),
-            (b"hello world", "unknown"),
+            (b"hello world", "plain text"),
+            (b"\x01\x02\x03\x04\x05", "no known format"),
         ] {
             let message = detect(bytes).unwrap_err().to_string();
             assert!(message.contains(word), "{message} should speak of {word}");

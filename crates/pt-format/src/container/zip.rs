@@ -121,12 +121,6 @@ pub enum ArchiveProblem {
         /// Name of the record.
         name: String,
     },
-    /// The archive is an ordinary zip.
-    #[error("the zip archive has no `data.pkl`; {advice}")]
-    NotTorch {
-        /// What it may be instead.
-        advice: &'static str,
-    },
 }
 
 /// One record as the central directory describes it.
@@ -171,7 +165,11 @@ impl Entry {
             return Some(Fault::UnknownMethod { method: self.method });
         }
         if self.troubles & TROUBLE_OVERLAP != 0 {
-            return Some(Fault::OverlappingRecord { offset: self.header_offset });
+            return Some(Fault::OverlappingRecord {
+                offset: self.header_offset,
+                length: self.packed_size,
+                limit: self.limit,
+            });
         }
         if self.is_stored() && self.size != self.packed_size {
             return Some(Fault::RecordLength { record: self.packed_size, expected: self.size });
@@ -251,7 +249,7 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         };
         archive.walk(&end)?;
         archive.find_limits(end.directory_offset);
-        archive.find_root()?;
+        archive.find_root();
         archive.index_names();
         Ok(archive)
     }
@@ -267,7 +265,7 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         &self.directory[start..start + usize::from(entry.name_bytes)]
     }
 
-    /// Returns the top folder that holds all records, without the slash.
+    /// Returns the top folder that holds all records, without the slash; empty when there is none.
     pub fn root(&self) -> &[u8] {
         self.entries.first().map_or(&[], |entry| &self.name(entry)[..self.root_bytes])
     }
@@ -531,30 +529,20 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
                 .saturating_add(LOCAL_HEADER_BYTES + u64::from(entry.name_bytes))
                 .saturating_add(entry.packed_size);
             // Two entries that claim one local header: neither can be believed.
-            if smallest > entry.limit || previous == Some(entry.header_offset) {
+            if previous == Some(entry.header_offset) {
+                entry.limit = entry.header_offset;
+            }
+            if smallest > entry.limit {
                 entry.troubles |= TROUBLE_OVERLAP;
             }
             previous = Some(entry.header_offset);
         }
     }
 
-    /// The top folder is what stands before the first slash of the first name, as torch has it.
-    fn find_root(&mut self) -> Result<()> {
-        let Some(first) = self.entries.first() else {
-            let problem = ArchiveProblem::NotTorch { advice: "it is empty" };
-            return Err(Error::archive(0, problem));
-        };
-        let name = self.name(first);
-        match name.iter().position(|&byte| byte == b'/') {
-            Some(slash) if slash > 0 => {
-                self.root_bytes = slash;
-                Ok(())
-            }
-            _ => {
-                let name = String::from_utf8_lossy(name).into_owned();
-                Err(Error::archive(first.header_offset, ArchiveProblem::NoRoot { name }))
-            }
-        }
+    /// The top folder is what stands before the first slash of the first name, as torch has it; empty without one.
+    fn find_root(&mut self) {
+        let name = self.entries.first().map_or(&[][..], |first| self.name(first));
+        self.root_bytes = name.iter().position(|&byte| byte == b'/').unwrap_or(0);
     }
 
     fn index_names(&mut self) {

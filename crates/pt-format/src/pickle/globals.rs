@@ -54,7 +54,7 @@ pub(crate) enum Known {
 }
 
 impl Known {
-    /// Looks a global up by its names as they stand in the pickle.
+    /// Looks a global up by its names in Python 3.
     pub(crate) fn of(module: &[u8], name: &[u8]) -> Self {
         match module {
             b"torch._utils" => match name {
@@ -94,18 +94,18 @@ impl Known {
                 b"defaultdict" => Self::DefaultDict,
                 _ => Self::Other,
             },
-            b"builtins" | b"__builtin__" => match name {
+            b"builtins" => match name {
                 b"set" => Self::Set,
                 b"frozenset" => Self::FrozenSet,
                 b"slice" => Self::Slice,
-                b"range" | b"xrange" => Self::Range,
+                b"range" => Self::Range,
                 b"complex" => Self::Complex,
                 b"bytearray" => Self::ByteArray,
                 b"bytes" => Self::Bytes,
                 _ => Self::Other,
             },
             b"_codecs" if name == b"encode" => Self::CodecsEncode,
-            b"copyreg" | b"copy_reg" if name == b"_reconstructor" => Self::Reconstructor,
+            b"copyreg" if name == b"_reconstructor" => Self::Reconstructor,
             _ => Self::Other,
         }
     }
@@ -130,6 +130,33 @@ impl Known {
     }
 }
 
+/// Returns the Python 3 names of a global of Python 2, in which protocols 0 to 2 are written to this day; `None` when
+/// they are the same. Source: `_compat_pickle.py` of CPython, as far as it speaks of builtins and containers.
+pub(crate) fn modern_name<'n>(module: &'n [u8], name: &'n [u8]) -> Option<(&'n [u8], &'n [u8])> {
+    Some(match module {
+        b"__builtin__" => match name {
+            b"long" => (b"builtins", b"int"),
+            b"unicode" | b"basestring" => (b"builtins", b"str"),
+            b"unichr" => (b"builtins", b"chr"),
+            b"xrange" => (b"builtins", b"range"),
+            b"reduce" => (b"functools", name),
+            b"intern" => (b"sys", name),
+            _ => (b"builtins", name),
+        },
+        b"exceptions" if name == b"StandardError" => (b"builtins", b"Exception"),
+        b"exceptions" => (b"builtins", name),
+        b"UserDict" if name == b"IterableUserDict" => (b"collections", b"UserDict"),
+        b"UserDict" | b"UserList" | b"UserString" => (b"collections", name),
+        b"copy_reg" => (b"copyreg", name),
+        b"cPickle" => (b"pickle", name),
+        b"StringIO" | b"cStringIO" => (b"io", name),
+        b"Queue" => (b"queue", name),
+        b"ConfigParser" => (b"configparser", name),
+        b"thread" => (b"_thread", name),
+        _ => return None,
+    })
+}
+
 /// `int1` to `int7` and `uint1` to `uint7` are dtypes of which no tensor can be saved.
 fn is_dtype(name: &[u8]) -> bool {
     let name = std::str::from_utf8(name).unwrap_or("");
@@ -140,6 +167,20 @@ fn is_dtype(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_python_2_are_translated() {
+        for (module, name, modern) in [
+            ("__builtin__", "long", Some(("builtins", "int"))),
+            ("__builtin__", "set", Some(("builtins", "set"))),
+            ("copy_reg", "_reconstructor", Some(("copyreg", "_reconstructor"))),
+            ("exceptions", "KeyError", Some(("builtins", "KeyError"))),
+            ("torch", "Size", None),
+        ] {
+            let modern = modern.map(|(module, name)| (module.as_bytes(), name.as_bytes()));
+            assert_eq!(modern_name(module.as_bytes(), name.as_bytes()), modern);
+        }
+    }
 
     #[test]
     fn names_of_every_age_are_known() {

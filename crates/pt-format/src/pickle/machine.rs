@@ -12,10 +12,14 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::opcode::{self as op, name as opcode_name};
 use crate::pickle::tree::{Extra, Global, NONE, Node, Raw, Sequence, Text, Tree};
-use crate::pickle::{Known, NodeId, PickleProblem};
+use crate::pickle::{Known, NodeId, PickleProblem, modern_name};
 
 /// CPython refuses longer decimal integers too (`sys.int_max_str_digits`); parsing is quadratic.
 const DECIMAL_DIGITS_MAX: usize = 4300;
+/// Nodes and items have 32-bit numbers, whatever the limits say.
+const VALUES_MAX: usize = 1 << 28;
+/// Protocols below this one name Python's globals as Python 2 did.
+const PROTOCOL_OF_PYTHON_3: u8 = 3;
 /// Writers number memo entries in sequence; a few may be skipped.
 const MEMO_GAP_MAX: usize = 16;
 
@@ -39,6 +43,7 @@ pub(crate) struct Machine<'s, 'a> {
     persistent_ids: PersistentIds,
     record: &'a str,
     start: usize,
+    protocol: u8,
 }
 
 type Step<T = ()> = Result<T, PickleProblem>;
@@ -57,6 +62,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         record: &'a str,
     ) -> Result<(Tree<'s>, usize)> {
         let length = range.len();
+        let values_max = limits.values.min(VALUES_MAX);
         let mut machine = Self {
             text,
             at: range.start,
@@ -69,6 +75,7 @@ impl<'s, 'a> Machine<'s, 'a> {
             sparse_memo: HashMap::new(),
             persistent_ids,
             record,
+            protocol: 0,
         };
         machine.tree.nodes.reserve((length / 24).min(1 << 20));
         machine.tree.items.reserve((length / 8).min(1 << 20));
@@ -80,11 +87,11 @@ impl<'s, 'a> Machine<'s, 'a> {
                 Err(problem) => return Err(machine.error(opcode_at, problem)),
             }
             let held = machine.tree.nodes.len().max(machine.stack.len()).max(machine.tree.items.len() / 8);
-            if held > limits.values {
+            if held > values_max {
                 return Err(Error::Limit {
                     what: "values in the pickle",
                     found: held as u64,
-                    limit: limits.values as u64,
+                    limit: values_max as u64,
                     field: "values",
                 });
             }
@@ -101,7 +108,7 @@ impl<'s, 'a> Machine<'s, 'a> {
     /// Executes one opcode; true after STOP.
     #[inline]
     fn step(&mut self) -> Step<bool> {
-        let opcode = self.u8("opcode")?;
+        let opcode = self.u8("opcodes up to STOP")?;
         match opcode {
             // The ones a state dict is made of, by frequency.
             op::BINPUT => {
@@ -180,7 +187,7 @@ impl<'s, 'a> Machine<'s, 'a> {
                 self.global(module, name);
             }
             op::PROTO => {
-                self.u8("protocol")?;
+                self.protocol = self.u8("protocol")?;
             }
             op::STOP => return self.stop().map(|()| true),
 
@@ -338,11 +345,10 @@ impl<'s, 'a> Machine<'s, 'a> {
         Ok(false)
     }
 
+    /// Takes the top of the stack. Python does not look at what is left below, and programs that put a call into a pickle
+    /// leave its result there.
     fn stop(&mut self) -> Step {
         self.tree.root = self.pop(op::STOP)?;
-        if !self.stack.is_empty() || !self.marks.is_empty() {
-            return Err(PickleProblem::LeftOver(self.stack.len() + self.marks.len()));
-        }
         Ok(())
     }
 
@@ -389,7 +395,13 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     // Objects.
 
-    fn global(&mut self, module: Text, name: Text) {
+    fn global(&mut self, mut module: Text, mut name: Text) {
+        if self.protocol < PROTOCOL_OF_PYTHON_3 {
+            let modern = modern_name(self.text_bytes(module), self.text_bytes(name));
+            if let Some((new_module, new_name)) = modern.map(|(module, name)| (module.to_vec(), name.to_vec())) {
+                (module, name) = (self.keep(&new_module), self.keep(&new_name));
+            }
+        }
         let known = Known::of(self.text_bytes(module), self.text_bytes(name));
         let index = self.tree.globals.len() as u32;
         self.tree.globals.push(Global { module, name, known });
@@ -737,27 +749,29 @@ fn refused(opcode: u8, why: &'static str) -> PickleProblem {
 
 /// Decimal digits to two's complement bytes, little-endian, with room for the sign.
 fn twos_complement(digits: &str, negative: bool) -> Vec<u8> {
-    let mut bytes: Vec<u8> = vec![0];
-    for digit in digits.bytes() {
-        let mut carry = u16::from(digit - b'0');
-        for byte in &mut bytes {
-            carry += u16::from(*byte) * 10;
-            *byte = carry as u8;
-            carry >>= 8;
+    // As many digits at a time as fit into a word: a byte at a time, a megabyte of them would take seconds.
+    const DIGITS_AT_A_TIME: usize = 19;
+    let mut words: Vec<u64> = Vec::with_capacity(digits.len() / DIGITS_AT_A_TIME + 2);
+    for chunk in digits.as_bytes().chunks(DIGITS_AT_A_TIME) {
+        let factor = 10u128.pow(chunk.len() as u32);
+        let mut carry = chunk.iter().fold(0, |value, &digit| value * 10 + u128::from(digit - b'0'));
+        for word in &mut words {
+            carry += u128::from(*word) * factor;
+            *word = carry as u64;
+            carry >>= 64;
         }
         if carry > 0 {
-            bytes.push(carry as u8);
+            words.push(carry as u64);
         }
     }
-    bytes.push(0);
+    words.push(0);
     if negative {
         let mut carry = true;
-        for byte in &mut bytes {
-            let (sum, overflow) = (!*byte).overflowing_add(carry.into());
-            (*byte, carry) = (sum, overflow);
+        for word in &mut words {
+            (*word, carry) = (!*word).overflowing_add(carry.into());
         }
     }
-    bytes
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 fn unescape_bytes(text: &[u8]) -> Option<Vec<u8>> {
@@ -848,10 +862,13 @@ mod tests {
 
     #[test]
     fn decimals_become_twos_complement() {
-        assert_eq!(twos_complement("0", false), [0, 0]);
-        assert_eq!(twos_complement("256", false), [0, 1, 0]);
-        assert_eq!(twos_complement("1", true), [0xFF, 0xFF]);
+        assert_eq!(twos_complement("0", false), [0; 8]);
+        assert_eq!(twos_complement("256", false)[..3], [0, 1, 0]);
+        assert_eq!(twos_complement("1", true), [0xFF; 16]);
         assert_eq!(twos_complement("9223372036854775808", true)[..8], [0, 0, 0, 0, 0, 0, 0, 0x80]);
+        // 2^64 + 1 and 2^128 - 1: carries from word to word.
+        assert_eq!(twos_complement("18446744073709551617", false)[..16], ((1u128 << 64) + 1).to_le_bytes());
+        assert_eq!(twos_complement("340282366920938463463374607431768211455", false)[..17], [[0xFF; 16].as_slice(), &[0]].concat());
     }
 
     #[test]

@@ -13,9 +13,10 @@ mod repr;
 mod tree;
 mod value;
 
-pub(crate) use self::globals::Known;
+pub(crate) use self::globals::{Known, modern_name};
 pub(crate) use self::machine::{Machine, PersistentIds};
 pub use self::problem::PickleProblem;
 pub(crate) use self::repr::repr;
 pub(crate) use self::tree::{Items, Node, NodeId, Pairs, Raw, Text, Tree};
+pub(crate) use self::value::JIT_WRAPPERS_MAX;
 pub use self::value::{Kind, Value};

@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum PickleProblem {
     /// The pickle ends before its STOP opcode or inside an argument.
-    #[error("ends where {needs} more bytes of {what} should follow")]
+    #[error("cut off: {needs} more {} of {what} should follow", if *needs == 1 { "byte" } else { "bytes" })]
     CutOff {
         /// What should follow.
         what: &'static str,
@@ -58,7 +58,4 @@ pub enum PickleProblem {
     /// A persistent id is not one that PyTorch writes.
     #[error("persistent id is not of the form ('storage', class, key, location, element count)")]
     PersistentId,
-    /// The stack holds more than the result at STOP.
-    #[error("{0} values are left below the result")]
-    LeftOver(usize),
 }

@@ -1,5 +1,6 @@
 //! Values as Python shows them, for path components and messages.
 
+use crate::pickle::Known;
 use crate::pickle::tree::{Node, Raw, Tree};
 
 /// Longer representations end in an ellipsis.
@@ -42,10 +43,7 @@ fn write_repr(tree: &Tree<'_>, value: Raw, depth: usize, out: &mut String) {
             }
             out.push(quote);
         }
-        Raw::Bytes { length, start } => {
-            let bytes = tree.bytes(crate::pickle::Text { start, length });
-            *out += &format!("b'{}'", bytes[..bytes.len().min(REPR_BYTES_MAX)].escape_ascii());
-        }
+        Raw::Bytes { length, start } => write_bytes(tree.bytes(crate::pickle::Text { start, length }), out),
         Raw::Node(node) => match tree.node(node) {
             Node::Tuple(run) => {
                 out.push('(');
@@ -68,6 +66,12 @@ fn write_repr(tree: &Tree<'_>, value: Raw, depth: usize, out: &mut String) {
                     false => *out += &format!("<class '{name}'>"),
                 }
             }
+            Node::Object { callable, args, .. } if tree.known(callable) == Known::CodecsEncode => {
+                let text = tree.args(args).first().and_then(|&text| tree.str_bytes(text)).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text[..text.len().min(REPR_BYTES_MAX)]);
+                // One character for each byte, as protocols below 3 write bytes.
+                write_bytes(&text.chars().map(|c| c as u32 as u8).collect::<Vec<_>>(), out);
+            }
             Node::Object { callable, .. } => {
                 *out += &format!("<{}>", tree.global_name(callable).unwrap_or_else(|| "object".into()));
             }
@@ -82,6 +86,20 @@ fn write_repr(tree: &Tree<'_>, value: Raw, depth: usize, out: &mut String) {
             Node::Persistent(_) => out.push_str("<storage>"),
         },
     }
+}
+
+fn write_bytes(bytes: &[u8], out: &mut String) {
+    let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') { '"' } else { '\'' };
+    out.push('b');
+    out.push(quote);
+    for &byte in &bytes[..bytes.len().min(REPR_BYTES_MAX)] {
+        match char::from(byte) {
+            // Python escapes only the quote it uses.
+            other @ ('\'' | '"') if other != quote => out.push(other),
+            _ => *out += &byte.escape_ascii().to_string(),
+        }
+    }
+    out.push(quote);
 }
 
 /// Python's shortest round-trip form: `1.5`, `1e-07`, `1e+16`, `inf`, `nan`.
@@ -108,6 +126,20 @@ fn write_float(value: f64, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_look_as_in_python() {
+        for (bytes, text) in [
+            (&b"\x80\x04}.\n"[..], r"b'\x80\x04}.\n'"),
+            (b"it's", r#"b"it's""#),
+            (b"\"'", r#"b'"\''"#),
+            (b"\"", r#"b'"'"#),
+        ] {
+            let mut out = String::new();
+            write_bytes(bytes, &mut out);
+            assert_eq!(out, text);
+        }
+    }
 
     #[test]
     fn floats_look_as_in_python() {

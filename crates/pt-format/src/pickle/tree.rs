@@ -247,6 +247,22 @@ impl<'s> Tree<'s> {
         }
     }
 
+    /// Returns how many items [`Self::elements`] has, without walking them.
+    pub(crate) fn element_count(&self, value: Raw) -> usize {
+        let Some(node) = value.node() else { return 0 };
+        match self.node(node) {
+            Node::Tuple(run) | Node::FrozenSet(run) => run.length as usize,
+            Node::List(sequence) | Node::Set(sequence) => sequence.length as usize,
+            // The argument of a `torch.Size`; one in another would be none.
+            Node::Object { args, .. } => match self.args(args).first().and_then(|arg| arg.node()).map(|n| self.node(n)) {
+                Some(Node::Tuple(run)) => run.length as usize,
+                Some(Node::List(sequence)) => sequence.length as usize,
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
     pub(crate) fn no_items(&self) -> Items<'_> {
         self.run_items(Run::default())
     }
@@ -295,11 +311,6 @@ impl<'s> Tree<'s> {
             }
             _ => None,
         }
-    }
-
-    /// Looks a string key up in a dict; the last one set wins, as in Python.
-    pub(crate) fn dict_get(&self, value: Raw, key: &[u8]) -> Option<Raw> {
-        self.pairs(value)?.filter(|(k, _)| self.str_bytes(*k) == Some(key)).last().map(|(_, v)| v)
     }
 }
 

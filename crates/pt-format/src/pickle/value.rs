@@ -7,8 +7,8 @@ use crate::checkpoint::Checkpoint;
 use crate::dtype::DType;
 use crate::pickle::tree::{Items, Node, Pairs, Raw, Text};
 use crate::pickle::{Known, NodeId, repr};
-use crate::rebuild::{TENSOR, shadowed_keys};
-use crate::tensor::Tensor;
+use crate::rebuild::{ROW, shadowed_keys, slot_dicts};
+use crate::tensor::{Storage, Tensor};
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +61,9 @@ pub enum Kind {
     /// An object of a class that was not loaded: class name, arguments, state.
     Opaque,
 }
+
+/// `restore_type_tag(restore_type_tag(…))` is followed only so far.
+pub(crate) const JIT_WRAPPERS_MAX: usize = 8;
 
 /// A value of a [`Checkpoint`], by reference.
 ///
@@ -151,12 +154,10 @@ impl<'c> Value<'c> {
         }
     }
 
-    /// TorchScript wraps lists and dicts in a call that names their type; `restore_type_tag(restore_type_tag(…))` is
-    /// followed only so far.
+    /// TorchScript wraps lists and dicts in a call that names their type.
     fn unwrapped(self) -> Option<Self> {
-        const WRAPPERS_MAX: usize = 8;
         let mut value = self;
-        for _ in 0..WRAPPERS_MAX {
+        for _ in 0..JIT_WRAPPERS_MAX {
             match value.call() {
                 Some((Known::JitContainer, args, ..)) => value = value.with(*args.first()?),
                 _ => return Some(value),
@@ -259,9 +260,13 @@ impl<'c> Value<'c> {
 
     /// Returns the tensor this value is.
     pub fn as_tensor(self) -> Option<Tensor<'c>> {
-        let state = self.checkpoint.node_states[self.raw.node()? as usize];
-        let index = state.checked_sub(TENSOR)?;
-        Some(Tensor { checkpoint: self.checkpoint, index })
+        let Node::Object { .. } = self.node()? else { return None };
+        Some(Tensor { checkpoint: self.checkpoint, index: self.row()? })
+    }
+
+    /// Returns the number of the tensor or bare storage that the walk found in this value.
+    fn row(self) -> Option<u32> {
+        self.checkpoint.node_states[self.raw.node()? as usize].checked_sub(ROW)
     }
 
     /// Returns a `torch.dtype` of which tensors can be saved.
@@ -310,14 +315,33 @@ impl<'c> Value<'c> {
         args.iter().map(move |&raw| self.with(raw))
     }
 
-    /// Returns the states an object was given after it was made, usually one dict of attributes.
+    /// Returns the states an object was given after it was made, usually one dict of attributes; for a tensor the
+    /// Python state saved with it.
     pub fn states(self) -> impl Iterator<Item = Value<'c>> {
         let tree = &self.checkpoint.tree;
-        let extra = self.call().map_or(u32::MAX, |(.., extra)| extra);
-        tree.sequence(tree.extra(extra).states).map(move |raw| self.with(raw))
+        let tensor = self.as_tensor();
+        let extra = self.call().filter(|_| tensor.is_none()).map_or(u32::MAX, |(.., extra)| extra);
+        let states = tree.sequence(tree.extra(extra).states).map(move |raw| self.with(raw));
+        states.chain(tensor.and_then(|tensor| tensor.state()))
     }
 
-    /// Returns the storage fields of a bare storage: class, key, location and element count.
+    /// Returns the storage that a bare storage is; `None` too when the file names none that could be.
+    /// [`Checkpoint::check`] then says why.
+    ///
+    /// ```
+    /// use pt_format::{Checkpoint, Kind, Limits, write};
+    /// let bytes = write::to_vec(&write::Object::from(7))?;
+    /// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+    /// assert_eq!(checkpoint.values().kind(), Kind::Int);
+    /// assert!(checkpoint.values().storage().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn storage(self) -> Option<Storage<'c>> {
+        let Node::Persistent(_) = self.node()? else { return None };
+        Some(Storage { checkpoint: self.checkpoint, index: self.row()? })
+    }
+
+    /// Returns the fields by which a bare storage is named: class, key, location and element count.
     pub fn as_storage(self) -> Option<[Value<'c>; 4]> {
         let Node::Persistent(item) = self.node()? else { return None };
         let tree = &self.checkpoint.tree;
@@ -369,24 +393,30 @@ impl<'c> Value<'c> {
         pairs.into_iter().map(move |(key, value)| (self.with(key), self.with(value)))
     }
 
-    /// Returns the attributes of an object, or those of an `OrderedDict` (`_metadata` of state dicts).
+    /// Returns the attributes of an object or of a tensor, or those of an `OrderedDict` (`_metadata` of state dicts).
     pub fn attributes(self) -> impl Iterator<Item = (Value<'c>, Value<'c>)> {
-        let mut pairs = Vec::new();
-        for state in self.states() {
-            let slots = match state.kind() {
-                // (instance dict or None, slots dict or None)
-                Kind::Tuple => state.items().collect(),
-                _ => vec![state],
-            };
-            for slot in slots {
-                pairs.extend(slot.entries());
-            }
-        }
-        pairs.into_iter()
+        self.states().flat_map(Self::state_pairs)
     }
 
-    /// Finds a child: a dict entry by string key, an attribute of an object, an element by decimal position.
+    /// Returns the attributes in a state: a dict, or a pair of them for classes with slots.
+    pub(crate) fn state_pairs(self) -> Vec<(Value<'c>, Value<'c>)> {
+        let tree = &self.checkpoint.tree;
+        match slot_dicts(tree, self.raw) {
+            Some(dicts) => {
+                let dicts = dicts.into_iter().flatten();
+                dicts.flat_map(|dict| self.with(Raw::Node(dict)).entries()).collect()
+            }
+            None if tree.pairs(self.raw).is_some() => self.entries().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Finds a child by its component in a path: a part of a composite tensor, a dict entry, an attribute of an object,
+    /// an element by decimal position. Where a string and another key look the same, the string is meant.
     pub fn get(self, key: &str) -> Option<Value<'c>> {
+        if let Some((_, part)) = self.as_tensor().and_then(|tensor| tensor.parts().find(|(name, _)| name == key)) {
+            return Some(part);
+        }
         let named = |(k, v): (Value<'c>, Value<'c>)| (k.as_str_bytes() == Some(key.as_bytes())).then_some(v);
         if let Some(found) = self.entries().filter_map(named).last() {
             return Some(found);
@@ -394,13 +424,12 @@ impl<'c> Value<'c> {
         if let Some(found) = self.attributes().filter_map(named).last() {
             return Some(found);
         }
-        // Integer keys as in optimizer states; then positions.
-        let position: i64 = key.parse().ok()?;
-        let numbered = |(k, v): (Value<'c>, Value<'c>)| (k.as_i64() == Some(position)).then_some(v);
-        if let Some(found) = self.entries().filter_map(numbered).last() {
+        // Integer keys as in optimizer states, and odder ones, as paths show them; then positions.
+        let shown = |(k, v): (Value<'c>, Value<'c>)| (k.as_str_bytes().is_none() && k.component() == key).then_some(v);
+        if let Some(found) = self.entries().filter_map(shown).last() {
             return Some(found);
         }
-        self.items().nth(usize::try_from(position).ok()?)
+        self.items().nth(key.parse().ok()?)
     }
 
     /// Follows a path of keys, attributes and positions; keys that hold dots are one component.

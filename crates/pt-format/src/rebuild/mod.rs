@@ -4,5 +4,5 @@ mod storage;
 mod tensor;
 mod walk;
 
-pub(crate) use self::walk::{PathStep, TENSOR, shadowed_keys, walk, write_component};
+pub(crate) use self::walk::{BareStorage, Component, PathStep, ROW, shadowed_keys, slot_dicts, walk, write_component};
 pub(crate) use self::walk::Leaf as LeafRow;

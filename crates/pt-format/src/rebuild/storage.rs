@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use hashbrown::DefaultHashBuilder;
-
 use crate::container::{Archive, Record};
 use crate::dtype::DType;
 use crate::error::Error;
@@ -13,8 +11,10 @@ use crate::tensor::{Fault, StorageRow};
 
 /// Where the bytes of storages lie.
 pub(crate) trait Records {
-    /// Returns the full name of the record that holds the storage with this key.
-    fn record_name(&self, key: &[u8]) -> Vec<u8>;
+    /// Returns how many records there are.
+    fn count(&self) -> usize;
+    /// Writes the full name of the record that holds the storage with this key.
+    fn record_name(&self, key: &[u8], name: &mut Vec<u8>);
     /// Finds a record.
     fn find(&self, name: &[u8]) -> Option<usize>;
     /// Returns the place of a record whose decoded length must be `bytes`.
@@ -22,8 +22,14 @@ pub(crate) trait Records {
 }
 
 impl<S: Source + ?Sized> Records for Archive<'_, S> {
-    fn record_name(&self, key: &[u8]) -> Vec<u8> {
-        [self.root(), b"/data/", key].concat()
+    fn count(&self) -> usize {
+        self.entries().len()
+    }
+
+    fn record_name(&self, key: &[u8], name: &mut Vec<u8>) {
+        for part in [self.root(), b"/data/", key] {
+            name.extend_from_slice(part);
+        }
     }
 
     fn find(&self, name: &[u8]) -> Option<usize> {
@@ -48,10 +54,15 @@ impl<S: Source + ?Sized> Records for Archive<'_, S> {
 /// The storages met so far, by key.
 pub(crate) struct StorageTable<'r> {
     records: &'r dyn Records,
-    by_record: HashMap<usize, u32, DefaultHashBuilder>,
+    /// By number of the record: its storage, or [`UNUSED`].
+    by_record: Vec<u32>,
     missing: HashMap<Vec<u8>, u32>,
     rows: Vec<StorageRow>,
+    /// Name of the record looked for last; kept for its memory.
+    name: Vec<u8>,
 }
+
+const UNUSED: u32 = u32::MAX;
 
 /// A storage as one persistent id sees it.
 pub(crate) struct StorageUse {
@@ -63,7 +74,7 @@ pub(crate) struct StorageUse {
 
 impl<'r> StorageTable<'r> {
     pub(crate) fn new(records: &'r dyn Records) -> Self {
-        Self { records, by_record: HashMap::default(), missing: HashMap::new(), rows: Vec::new() }
+        Self { records, by_record: Vec::new(), missing: HashMap::new(), rows: Vec::new(), name: Vec::new() }
     }
 
     pub(crate) fn into_rows(self) -> Vec<StorageRow> {
@@ -72,10 +83,10 @@ impl<'r> StorageTable<'r> {
 
     /// Returns the storage a persistent id names: `("storage", class, key, location, element count)`.
     pub(crate) fn storage(&mut self, tree: &Tree<'_>, pid: Raw) -> Result<StorageUse, Fault> {
-        let malformed = |what| Fault::Arguments { function: "persistent id".into(), what };
+        let malformed = |problem| Fault::Malformed { what: "the persistent id of its storage", problem };
         let fields = pid.node().map(|node| tree.args(node)).unwrap_or_default();
-        let &[_, class, key, location, numel, ..] = fields else { return Err(malformed("fewer than 5 fields")) };
-        let class = class.node().ok_or_else(|| malformed("class is not a global"))?;
+        let &[_, class, key, _, numel, ..] = fields else { return Err(malformed("shorter than 5 fields")) };
+        let class = class.node().ok_or_else(|| malformed("without a class"))?;
         let numel = count(tree, numel, "storage element count")?;
         let (dtype, itemsize) = class_dtype(tree, class)?;
         let bytes = numel.checked_mul(itemsize).ok_or(Fault::Overflow { what: "storage length" })?;
@@ -86,13 +97,18 @@ impl<'r> StorageTable<'r> {
                 decimal = number.to_string();
                 decimal.as_bytes()
             }
-            _ => return Err(malformed("key is neither text nor integer")),
+            _ => return Err(malformed("without a key that is text or integer")),
         };
 
-        let name = self.records.record_name(key_bytes);
-        let record = self.records.find(&name);
+        self.name.clear();
+        self.records.record_name(key_bytes, &mut self.name);
+        let record = self.records.find(&self.name);
+        if self.rows.is_empty() {
+            self.by_record.resize(self.records.count(), UNUSED);
+            self.rows.reserve(self.records.count());
+        }
         let known = match record {
-            Some(record) => self.by_record.get(&record).copied(),
+            Some(record) => Some(self.by_record[record]).filter(|&index| index != UNUSED),
             None => self.missing.get(key_bytes).copied(),
         };
         if let Some(index) = known {
@@ -103,27 +119,21 @@ impl<'r> StorageTable<'r> {
             return Ok(StorageUse { index, bytes, dtype });
         }
         let index = self.rows.len() as u32;
-        let mut row = StorageRow {
-            key,
-            class,
-            location,
-            numel,
-            bytes,
-            record: None,
-            fault: None,
-        };
+        let mut row = StorageRow { pid, bytes, record: None, fault: None };
+        let name = || String::from_utf8_lossy(&self.name).into_owned();
         match record {
             Some(record) => {
-                self.by_record.insert(record, index);
+                self.by_record[record] = index;
                 match self.records.place(record, bytes) {
                     Ok(record) => row.record = Some(record),
-                    Err(fault) => row.fault = Some(Box::new(fault)),
+                    Err(fault) => {
+                        row.fault = Some(Box::new(Fault::Record { record: name(), fault: Box::new(fault) }));
+                    }
                 }
             }
             None => {
                 self.missing.insert(key_bytes.to_vec(), index);
-                let record = String::from_utf8_lossy(&name).into_owned();
-                row.fault = Some(Box::new(Fault::MissingRecord { record }));
+                row.fault = Some(Box::new(Fault::MissingRecord { record: name() }));
             }
         }
         self.rows.push(row);
@@ -152,6 +162,6 @@ pub(crate) fn count(tree: &Tree<'_>, value: Raw, what: &'static str) -> Result<u
         Raw::Node(node) if matches!(tree.node(node), Node::BigInt { .. }) => {
             Err(Fault::Overflow { what })
         }
-        _ => Err(Fault::Arguments { function: what.into(), what: "not an integer" }),
+        _ => Err(Fault::Malformed { what, problem: "not an integer" }),
     }
 }

@@ -14,13 +14,20 @@ use crate::tensor::{Fault, Flags, Layout, Quantizer};
 /// Rebuild calls around one another: parameter of a subclass of a device tensor. Honest files stop at 3.
 const WRAPPERS_MAX: usize = 16;
 
+/// An index holds ranks in a byte, of which one value means "none".
+const RANK_MAX: usize = 254;
+/// Entries of a dict that are looked at for each tensor. Honest ones have a dozen.
+const METADATA_ENTRIES_MAX: usize = 64;
+
 /// What a rebuild call says, before it has a name.
 pub(crate) struct Parsed {
     pub(crate) dtype: Option<DType>,
     pub(crate) layout: Layout,
     pub(crate) flags: Flags,
-    pub(crate) shape: Option<Vec<u64>>,
-    pub(crate) stride: Vec<u64>,
+    /// First of the sizes in [`Rebuilder::dims`].
+    pub(crate) dims_start: usize,
+    /// How many there are; strides follow for layouts that have them.
+    pub(crate) rank: Option<u16>,
     pub(crate) storage: Option<u32>,
     pub(crate) storage_offset: u64,
     pub(crate) class: Option<NodeId>,
@@ -44,17 +51,23 @@ pub(crate) struct Rebuilder<'t, 's, 'r> {
     pub(crate) tree: &'t Tree<'s>,
     pub(crate) storages: StorageTable<'r>,
     pub(crate) limits: &'t Limits,
+    /// Sizes and strides of all tensors.
+    pub(crate) dims: Vec<u64>,
 }
 
 impl<'t, 's> Rebuilder<'t, 's, '_> {
     /// Returns the tensor an object stands for, or `None` when it is no tensor.
     pub(crate) fn tensor(&mut self, node: NodeId) -> Option<Parsed> {
+        let mut call = self.call(node)?;
+        if !is_tensor(self.tree, &call) {
+            return None;
+        }
         let mut parsed = Parsed {
             dtype: None,
             layout: Layout::Strided,
             flags: Flags::default(),
-            shape: None,
-            stride: Vec::new(),
+            dims_start: self.dims.len(),
+            rank: None,
             storage: None,
             storage_offset: 0,
             class: None,
@@ -64,10 +77,6 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             coalesced: None,
             fault: None,
         };
-        let mut call = self.call(node)?;
-        if !is_tensor(self.tree, &call) {
-            return None;
-        }
         let mut requires_grad = None;
         for _ in 0..WRAPPERS_MAX {
             let inner = match call.known {
@@ -99,7 +108,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                     };
                     parsed.class = class.node().filter(|&class| self.tree.known(class) != Known::TensorClass);
                     parsed.state = parsed.state.or(state.first().copied());
-                    if let Some(flag) = parsed.state.and_then(|state| self.tree.dict_get(state, b"_is_param")) {
+                    if let Some(flag) = parsed.state.and_then(|state| self.field(state, b"_is_param")) {
                         parsed.flags.set(Flags::PARAMETER, matches!(flag, Raw::Bool(true)));
                     }
                     function.node().zip(args.node()).map(|(function, args)| Call {
@@ -118,7 +127,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             match inner {
                 Some(inner) if is_tensor(self.tree, &inner) => call = inner,
                 _ => {
-                    parsed.fault = Some(arguments("rebuild function", "its first argument is no tensor"));
+                    parsed.fault = Some(Fault::Malformed { what: "the object to rebuild it from", problem: "no tensor" });
                     break;
                 }
             }
@@ -126,9 +135,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         if let Some(flag) = requires_grad {
             parsed.flags.set(Flags::REQUIRES_GRAD, truthy(flag));
         }
-        if matches!(parsed.layout, Layout::Wrapper) {
-            self.take_wrapper_parts(&mut parsed);
-        }
+        parsed.state = parsed.state.filter(|state| !matches!(state, Raw::None));
         Some(parsed)
     }
 
@@ -164,7 +171,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             },
             Known::TypedTensor | Known::TensorClass => match self.elements(call.state)[..] {
                 [storage, offset, size, stride] => self.strided(parsed, storage, offset, size, stride, None),
-                _ => Err(arguments("tensor state", "not (storage, offset, size, stride)")),
+                _ => Err(Fault::Malformed { what: "its state", problem: "not (storage, offset, size, stride)" }),
             },
             Known::RebuildQTensor => match *args {
                 [storage, offset, size, stride, quantizer, requires_grad, ..] => {
@@ -190,7 +197,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             },
             Known::RebuildJagged => {
                 let fields = *args.first().ok_or(arguments("_rebuild_njt", "no arguments"))?;
-                let field = |name: &str| self.tree.dict_get(fields, name.as_bytes());
+                let field = |name: &str| self.field(fields, name.as_bytes());
                 let values = field("values").ok_or(arguments("_rebuild_njt", "no `values`"))?;
                 parsed.layout = Layout::NestedJagged;
                 parsed.dtype = self.leaf_dtype(values);
@@ -223,7 +230,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 }
                 _ => Err(arguments("_rebuild_wrapper_subclass", "fewer than 8 arguments")),
             },
-            _ => Err(arguments("rebuild function", "not understood")),
+            _ => Err(Fault::Malformed { what: "its rebuild function", problem: "not one for tensors" }),
         }
     }
 
@@ -239,7 +246,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
     ) -> Result<(), Fault> {
         let pid = storage.node().map(|node| self.tree.node(node));
         let Some(Node::Persistent(pid)) = pid else {
-            return Err(arguments("rebuild function", "the storage is no persistent id"));
+            return Err(Fault::Malformed { what: "its storage", problem: "not a persistent id" });
         };
         // Size first: what is known stays listed even if the storage is not usable.
         let dims = self.dims(parsed, size, stride);
@@ -249,12 +256,13 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         dims?;
         parsed.storage_offset = count(self.tree, offset, "storage offset")?;
 
-        let (Some(dtype), Some(shape)) = (parsed.dtype, &parsed.shape) else { return Ok(()) };
+        let (Some(dtype), Some(rank)) = (parsed.dtype, parsed.rank) else { return Ok(()) };
+        let (shape, stride) = self.dims[parsed.dims_start..].split_at(rank.into());
         let overflow = Fault::Overflow { what: "the tensor's extent" };
         geometry::numel(shape).ok_or(Fault::Overflow { what: "the number of elements" })?;
         let needs = match dtype.packing() {
             Some(per_byte) => geometry::packed_bytes(shape, per_byte).ok_or(overflow)?,
-            None => match geometry::extent(shape, &parsed.stride).ok_or(overflow.clone())? {
+            None => match geometry::extent(shape, stride).ok_or(overflow.clone())? {
                 0 => 0,
                 extent => extent
                     .checked_add(parsed.storage_offset)
@@ -268,35 +276,39 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         Ok(())
     }
 
-    fn dims(&self, parsed: &mut Parsed, size: Raw, stride: Raw) -> Result<(), Fault> {
-        let shape = self.counts(size, "size")?;
-        let stride = self.counts(stride, "stride")?;
-        if shape.len() != stride.len() {
-            return Err(Fault::RankMismatch { shape: shape.len(), stride: stride.len() });
-        }
-        parsed.shape = Some(shape);
-        parsed.stride = stride;
-        Ok(())
+    fn dims(&mut self, parsed: &mut Parsed, size: Raw, stride: Raw) -> Result<(), Fault> {
+        let counted = self.counts(size, "size").and_then(|shape| Ok((shape, self.counts(stride, "stride")?)));
+        let fault = match counted {
+            Ok((shape, stride)) if shape == stride => {
+                parsed.rank = Some(shape);
+                return Ok(());
+            }
+            Ok((shape, stride)) => Fault::RankMismatch { shape: shape.into(), stride: stride.into() },
+            Err(fault) => fault,
+        };
+        self.dims.truncate(parsed.dims_start);
+        Err(fault)
     }
 
-    fn counts(&self, value: Raw, what: &'static str) -> Result<Vec<u64>, Fault> {
-        let malformed = || Fault::Arguments { function: what.into(), what: "not a sequence of integers" };
+    /// Puts a sequence of counts behind the dims and returns how many there are.
+    fn counts(&mut self, value: Raw, what: &'static str) -> Result<u16, Fault> {
+        let malformed = || Fault::Malformed { what, problem: "not a sequence of integers" };
         let elements = self.tree.elements(value).ok_or_else(malformed)?;
-        let mut counts = Vec::new();
+        let rank_max = self.limits.rank.min(RANK_MAX);
+        let start = self.dims.len();
         for element in elements {
-            if counts.len() == self.limits.rank {
-                let rank = self.tree.elements(value).map_or(0, Iterator::count);
-                return Err(Fault::Rank { rank, limit: self.limits.rank });
+            if self.dims.len() - start == rank_max {
+                return Err(Fault::Rank { rank: self.tree.element_count(value), limit: rank_max });
             }
-            counts.push(count(self.tree, element, what)?);
+            self.dims.push(count(self.tree, element, what)?);
         }
-        Ok(counts)
+        Ok((self.dims.len() - start) as u16)
     }
 
     fn metadata(&self, parsed: &mut Parsed, metadata: Option<&Raw>) {
         let Some(&metadata) = metadata else { return };
         for (key, flag) in [(&b"conj"[..], Flags::CONJ), (b"neg", Flags::NEG)] {
-            parsed.flags.set(flag, self.tree.dict_get(metadata, key).is_some_and(truthy));
+            parsed.flags.set(flag, self.field(metadata, key).is_some_and(truthy));
         }
     }
 
@@ -329,7 +341,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         Ok(())
     }
 
-    fn sparse(&self, parsed: &mut Parsed, layout: Raw, data: Raw) -> Result<(), Fault> {
+    fn sparse(&mut self, parsed: &mut Parsed, layout: Raw, data: Raw) -> Result<(), Fault> {
         let malformed = |what| arguments("_rebuild_sparse_tensor", what);
         parsed.layout = self.layout(layout).ok_or_else(|| malformed("unknown layout"))?;
         let (compressed, plain) = match parsed.layout {
@@ -353,7 +365,13 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             _ => return Err(malformed("not (compressed indices, plain indices, values, size)")),
         };
         parsed.dtype = self.leaf_dtype(values);
-        parsed.shape = Some(self.counts(size, "size")?);
+        match self.counts(size, "size") {
+            Ok(rank) => parsed.rank = Some(rank),
+            Err(fault) => {
+                self.dims.truncate(parsed.dims_start);
+                return Err(fault);
+            }
+        }
         Ok(())
     }
 
@@ -406,18 +424,10 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         None
     }
 
-    /// The tensors of a wrapper subclass are its attributes.
-    fn take_wrapper_parts(&self, parsed: &mut Parsed) {
-        let Some(state) = parsed.state.take() else { return };
-        let mut dicts = vec![state];
-        if self.tree.pairs(state).is_none() {
-            dicts = self.elements(Some(state));
-        }
-        for dict in dicts {
-            for (key, value) in self.tree.pairs(dict).into_iter().flatten() {
-                parsed.parts.push((Component::Key(key), value));
-            }
-        }
+    /// Looks a string key up in a small dict. A dict that thousands of tensors share costs each of them the same.
+    fn field(&self, dict: Raw, key: &[u8]) -> Option<Raw> {
+        let pairs = self.tree.pairs(dict)?.take(METADATA_ENTRIES_MAX);
+        pairs.filter(|(k, _)| self.tree.str_bytes(*k) == Some(key)).last().map(|(_, value)| value)
     }
 
     fn elements(&self, value: Option<Raw>) -> Vec<Raw> {
@@ -457,8 +467,8 @@ fn parts<const N: usize>(parts: [(&'static str, Raw); N]) -> Vec<(Component, Raw
     parts.into_iter().map(|(name, value)| (Component::Fixed(name), value)).collect()
 }
 
-fn arguments(function: &str, what: &'static str) -> Fault {
-    Fault::Arguments { function: function.to_owned(), what }
+fn arguments(function: &'static str, what: &'static str) -> Fault {
+    Fault::Arguments { function, what }
 }
 
 fn truthy(value: Raw) -> bool {

@@ -5,20 +5,29 @@
 
 use std::fmt::Write;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle::{Items, Known, Node, NodeId, Pairs, Raw, Tree, repr};
+use crate::pickle::{Items, JIT_WRAPPERS_MAX, Known, Node, NodeId, Pairs, Raw, Text, Tree, repr};
 use crate::rebuild::storage::{Records, StorageTable};
 use crate::rebuild::tensor::{Parsed, Rebuilder};
-use crate::tensor::{Details, Flags, StorageRow, TensorRow};
+use crate::tensor::{Details, Fault, Flags, Layout, StorageRow, TensorRow};
 
 /// Tensors nested deeper than this are refused: their names alone could fill the memory.
 const NAMED_DEPTH_MAX: usize = 1024;
-/// All names of a file together. 100,000 tensors of a large model have 6 MB.
+/// All names and paths of a file together. 100,000 tensors of a large model have 6 MB.
 const NAME_BYTES_MAX: usize = 256 << 20;
+/// What a component of a path costs beside its text, in an index.
+const STEP_BYTES: usize = size_of::<u32>();
+/// Sizes and strides of all tensors together: thousands of tensors may share one shape of many dimensions.
+const DIMS_MAX: usize = 32 << 20;
+/// Scalars nested deeper than this are no leaves.
+const LEAF_DEPTH_MAX: u32 = 64;
+/// Names of all leaves together. Further scalars are no leaves.
+const LEAF_NAME_BYTES_MAX: usize = 64 << 20;
 /// Sequences longer than this hold data, not labels: their scalars are no leaves.
 const LEAF_SEQUENCE_MAX: u32 = 64;
 /// Below this, comparing keys with each other is cheaper than hashing them.
@@ -39,6 +48,10 @@ pub(crate) enum Component {
     Key(Raw),
     Position(u32),
     Fixed(&'static str),
+    /// The key of a dict's entry with this number: a tuple or an object may hold tensors.
+    KeyAt(u32),
+    /// Some element of a set.
+    Item,
 }
 
 /// A plain scalar that stands in dicts and short sequences only: a label, an id.
@@ -46,6 +59,13 @@ pub(crate) enum Component {
 pub(crate) struct Leaf {
     pub(crate) step: u32,
     pub(crate) value: Raw,
+}
+
+/// A storage that is a value itself, not merely what a tensor looks into.
+#[derive(Debug)]
+pub(crate) struct BareStorage {
+    pub(crate) step: u32,
+    pub(crate) storage: Result<u32, Fault>,
 }
 
 /// Everything the walk found.
@@ -57,8 +77,10 @@ pub(crate) struct Found {
     pub(crate) names: String,
     pub(crate) steps: Vec<PathStep>,
     pub(crate) leaves: Vec<Leaf>,
-    /// Tensor number by node, plus [`TENSOR`]; below that, what the walk knows of the node.
+    /// By node: the number of the tensor or bare storage it is, plus [`ROW`]; below that, what the walk knows of it.
     pub(crate) states: Vec<u32>,
+    /// Storages saved as such: where, and which, or why it is none.
+    pub(crate) bare_storages: Vec<BareStorage>,
     /// Some paths to shared containers were left out.
     pub(crate) aliases_cut: bool,
 }
@@ -66,16 +88,18 @@ pub(crate) struct Found {
 const UNSEEN: u32 = 0;
 const OPEN: u32 = 1;
 const DONE: u32 = 2;
-/// Added to the tensor number in [`Found::states`].
-pub(crate) const TENSOR: u32 = 3;
+/// Added to the number in [`Found::states`].
+pub(crate) const ROW: u32 = 3;
 
 /// Finds the tensors of a tree.
 pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> Result<Found> {
-    let rebuilder = Rebuilder { tree, storages: StorageTable::new(records), limits };
+    let rebuilder = Rebuilder { tree, storages: StorageTable::new(records), limits, dims: Vec::new() };
     let mut walk = Walk {
         tree,
         rebuilder,
         alias_budget: limits.alias_paths,
+        tensor_path_bytes: 0,
+        leaf_path_bytes: 0,
         stack: Vec::new(),
         found: Found {
             tensors: Vec::new(),
@@ -85,6 +109,7 @@ pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> R
             steps: vec![PathStep { parent: 0, component: Component::Root, elided: true }],
             leaves: Vec::new(),
             states: vec![UNSEEN; tree.nodes.len()],
+            bare_storages: Vec::new(),
             aliases_cut: false,
         },
     };
@@ -117,6 +142,7 @@ pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> R
     }
     let Walk { rebuilder, mut found, .. } = walk;
     found.storages = rebuilder.storages.into_rows();
+    found.dims = rebuilder.dims;
     Ok(found)
 }
 
@@ -129,6 +155,8 @@ struct Place {
     leaves: bool,
     /// Inside a composite tensor.
     part: bool,
+    /// Components of the path.
+    depth: u32,
 }
 
 struct Frame<'t> {
@@ -143,7 +171,8 @@ struct Frame<'t> {
 /// What is still to visit in a container.
 enum Children<'t> {
     Items { items: Items<'t>, position: u32 },
-    Pairs { pairs: Pairs<'t>, shadowed: Vec<u32>, position: u32 },
+    Unordered(Items<'t>),
+    Pairs(Entries<'t>),
     Parts(std::vec::IntoIter<(Component, Raw)>),
 }
 
@@ -155,15 +184,48 @@ impl Children<'_> {
                 *position += 1;
                 Some((Component::Position(*position - 1), value))
             }
-            Self::Pairs { pairs, shadowed, position } => loop {
-                let (key, value) = pairs.next()?;
-                *position += 1;
-                // `shadowed` is sorted and empty in all but the oddest files.
-                if shadowed.is_empty() || shadowed.binary_search(&(*position - 1)).is_err() {
-                    return Some((Component::Key(key), value));
-                }
-            },
+            Self::Unordered(items) => Some((Component::Item, items.next()?)),
+            Self::Pairs(entries) => entries.next(),
             Self::Parts(parts) => parts.next(),
+        }
+    }
+}
+
+/// Keys that are containers, and values, of a dict.
+struct Entries<'t> {
+    pairs: Pairs<'t>,
+    /// Positions of pairs whose key is set again: sorted, and empty in all but the oddest files.
+    shadowed: Vec<u32>,
+    position: u32,
+    /// Entries handed out.
+    count: u32,
+    /// The value that belongs to the key handed out last.
+    value: Option<(Component, Raw)>,
+}
+
+impl<'t> Entries<'t> {
+    fn of(tree: &Tree<'_>, pairs: Pairs<'t>) -> Self {
+        let shadowed = shadowed_keys(tree, pairs.clone());
+        Self { pairs, shadowed, position: 0, count: 0, value: None }
+    }
+
+    fn next(&mut self) -> Option<(Component, Raw)> {
+        if let Some(value) = self.value.take() {
+            return Some(value);
+        }
+        loop {
+            let (key, value) = self.pairs.next()?;
+            self.position += 1;
+            if !self.shadowed.is_empty() && self.shadowed.binary_search(&(self.position - 1)).is_ok() {
+                continue;
+            }
+            self.count += 1;
+            let value = (Component::Key(key), value);
+            if let Raw::Node(_) = key {
+                self.value = Some(value);
+                return Some((Component::KeyAt(self.count - 1), key));
+            }
+            return Some(value);
         }
     }
 }
@@ -172,6 +234,8 @@ struct Walk<'t, 's, 'r> {
     tree: &'t Tree<'s>,
     rebuilder: Rebuilder<'t, 's, 'r>,
     alias_budget: usize,
+    tensor_path_bytes: usize,
+    leaf_path_bytes: usize,
     stack: Vec<Frame<'t>>,
     found: Found,
 }
@@ -184,7 +248,16 @@ impl<'t> Walk<'t, '_, '_> {
         }
     }
 
-    fn child(&mut self, component: Component, value: Raw, parent: u32, place: Place, elides: bool) -> Result<()> {
+    fn child(
+        &mut self,
+        component: Component,
+        value: Raw,
+        parent: u32,
+        mut place: Place,
+        elides: bool,
+    ) -> Result<()> {
+        place.depth = place.depth.saturating_add(1);
+        place.leaves &= place.depth <= LEAF_DEPTH_MAX && !matches!(component, Component::KeyAt(_));
         match value {
             Raw::Node(_) => {}
             _ if !place.leaves || place.again => return Ok(()),
@@ -198,41 +271,84 @@ impl<'t> Walk<'t, '_, '_> {
         self.visit(value, step, place)
     }
 
-    fn visit(&mut self, value: Raw, step: u32, mut place: Place) -> Result<()> {
+    fn visit(&mut self, value: Raw, step: u32, place: Place) -> Result<()> {
+        let value = unwrapped(self.tree, value);
         let Raw::Node(node) = value else {
-            if place.leaves {
-                self.found.leaves.push(Leaf { step, value });
+            if place.leaves && !matches!(value, Raw::Bytes { .. }) {
+                self.leaf(step, value);
             }
             return Ok(());
         };
-        match self.found.states[node as usize] {
-            UNSEEN => {}
-            OPEN => return Ok(()),
-            DONE => place.again = true,
-            tensor => return self.alias(tensor - TENSOR, step, place),
+        if let Node::Persistent(pid) = self.tree.node(node) {
+            self.bare_storage(node, self.tree.items[pid as usize], step);
+            return Ok(());
         }
+        if let Some(tensor) = self.found.states[node as usize].checked_sub(ROW) {
+            return self.alias(tensor, step, place);
+        }
+        let Some(mut place) = self.enter(node, place) else { return Ok(()) };
         match self.tree.node(node) {
-            Node::Tuple(run) | Node::FrozenSet(run) => {
+            Node::Tuple(run) => {
                 place.leaves &= run.length <= LEAF_SEQUENCE_MAX;
                 let items = self.tree.run_items(run);
                 self.open(Some(node), step, place, Children::Items { items, position: 0 });
             }
-            Node::List(sequence) | Node::Set(sequence) => {
+            Node::List(sequence) => {
                 place.leaves &= sequence.length <= LEAF_SEQUENCE_MAX;
                 let items = self.tree.sequence(sequence);
                 self.open(Some(node), step, place, Children::Items { items, position: 0 });
             }
-            Node::Dict(_) => self.open_pairs(Some(node), value, step, place, false),
+            Node::FrozenSet(run) => self.open_set(node, self.tree.run_items(run), step, place),
+            Node::Set(sequence) => self.open_set(node, self.tree.sequence(sequence), step, place),
+            Node::Dict(_) => self.open_pairs(node, value, step, place, false),
             Node::Object { .. } => return self.object(node, step, place),
-            Node::Persistent(pid) => {
-                // A bare storage: noted, so that the value tree can speak of it.
-                if let Ok(storage) = self.rebuilder.storages.storage(self.tree, self.tree.items[pid as usize]) {
-                    let _ = storage.index;
-                }
-            }
-            Node::Global(_) | Node::BigInt { .. } | Node::ByteArray { .. } => {}
+            Node::Persistent(_) | Node::Global(_) | Node::BigInt { .. } | Node::ByteArray { .. } => {}
         }
         Ok(())
+    }
+
+    fn bare_storage(&mut self, node: NodeId, pid: Raw, step: u32) {
+        let state = &mut self.found.states[node as usize];
+        if *state != UNSEEN {
+            return;
+        }
+        let storage = self.rebuilder.storages.storage(self.tree, pid).map(|storage| storage.index);
+        *state = storage.as_ref().map_or(DONE, |index| ROW + index);
+        self.found.bare_storages.push(BareStorage { step, storage });
+    }
+
+    /// Notes a scalar, as long as the names of all of them stay within bounds.
+    fn leaf(&mut self, step: u32, value: Raw) {
+        let mut at = step;
+        while at != 0 && self.leaf_path_bytes <= LEAF_NAME_BYTES_MAX {
+            let here = self.found.steps[at as usize];
+            self.leaf_path_bytes += STEP_BYTES
+                + match here.component {
+                    Component::Key(Raw::Str { length, .. }) => length as usize,
+                    _ => 0,
+                };
+            at = here.parent;
+        }
+        if self.leaf_path_bytes <= LEAF_NAME_BYTES_MAX {
+            self.found.leaves.push(Leaf { step, value });
+        }
+    }
+
+    /// Returns the place for the content of a container, or `None` when it is not to be walked: it is around us, or was
+    /// walked before and the budget for that is spent. Whatever is met again costs, also where nothing comes of it.
+    fn enter(&mut self, node: NodeId, place: Place) -> Option<Place> {
+        let state = self.found.states[node as usize];
+        if state == UNSEEN {
+            return Some(place);
+        }
+        match self.alias_budget.checked_sub(1) {
+            Some(left) => self.alias_budget = left,
+            None => {
+                self.found.aliases_cut = true;
+                return None;
+            }
+        }
+        (state != OPEN).then_some(Place { again: true, ..place })
     }
 
     fn open(&mut self, opened: Option<NodeId>, step: u32, place: Place, children: Children<'t>) {
@@ -245,10 +361,14 @@ impl<'t> Walk<'t, '_, '_> {
         self.stack.push(Frame { opened, step, place, elides_module_slots: false, children });
     }
 
-    fn open_pairs(&mut self, opened: Option<NodeId>, dict: Raw, step: u32, place: Place, elides: bool) {
+    fn open_set(&mut self, node: NodeId, items: Items<'t>, step: u32, place: Place) {
+        // Elements of a set all have the same name: none of them is a label.
+        self.open(Some(node), step, Place { leaves: false, ..place }, Children::Unordered(items));
+    }
+
+    fn open_pairs(&mut self, opened: NodeId, dict: Raw, step: u32, place: Place, elides: bool) {
         let Some(pairs) = self.tree.pairs(dict) else { return };
-        let shadowed = shadowed_keys(self.tree, pairs.clone());
-        self.open(opened, step, place, Children::Pairs { pairs, shadowed, position: 0 });
+        self.open(Some(opened), step, place, Children::Pairs(Entries::of(self.tree, pairs)));
         if let Some(frame) = self.stack.last_mut() {
             frame.elides_module_slots = elides;
         }
@@ -261,10 +381,6 @@ impl<'t> Walk<'t, '_, '_> {
         let tree = self.tree;
         let Node::Object { callable, args, extra } = tree.node(node) else { return Ok(()) };
         let known = tree.known(callable);
-        let args = tree.args(args);
-        if known == Known::JitContainer {
-            return args.first().map_or(Ok(()), |&inner| self.visit(inner, step, place));
-        }
         // Only plain containers hold leaves; an object's insides are its own business.
         let inside = Place { leaves: false, ..place };
         let is_dict = known.is_dict();
@@ -277,67 +393,73 @@ impl<'t> Walk<'t, '_, '_> {
         }
         if extra.pairs.length > 0 {
             let pairs = Pairs::of(tree.sequence(extra.pairs));
-            let shadowed = shadowed_keys(tree, pairs.clone());
             let place = if is_dict { place } else { inside };
-            self.open(None, step, place, Children::Pairs { pairs, shadowed, position: 0 });
+            self.open(None, step, place, Children::Pairs(Entries::of(tree, pairs)));
         }
         if extra.appended.length > 0 {
             let items = tree.sequence(extra.appended);
             self.open(None, step, inside, Children::Items { items, position: 0 });
         }
         match known {
-            // Python 2 writes OrderedDict([[key, value], …]).
-            Known::OrderedDict => {
-                let pairs = args.first().and_then(|&list| tree.elements(list)).into_iter().flatten();
-                let pairs: Vec<_> = pairs
-                    .filter_map(|pair| {
-                        let mut pair = tree.elements(pair)?;
-                        Some((Component::Key(pair.next()?), pair.next()?))
-                    })
-                    .collect();
-                if !pairs.is_empty() {
-                    self.open_parts(None, step, place, pairs);
-                }
-            }
+            Known::OrderedDict => self.open_pair_list(args, step, place),
             Known::DefaultDict | Known::Size | Known::Device | Known::GetLayout | Known::CodecsEncode => {}
             Known::Set | Known::FrozenSet => {
-                if let Some(&list) = args.first() {
-                    self.visit(list, step, inside)?;
+                let list = tree.args(args).first().and_then(|list| list.node());
+                let elements = list.and_then(|list| Some((list, tree.elements(Raw::Node(list))?)));
+                if let Some((list, items)) = elements {
+                    if let Some(place) = self.enter(list, inside) {
+                        self.open_set(list, items, step, place);
+                    }
                 }
             }
-            _ if !args.is_empty() => {
-                let args_step = self.fixed_step(step, "__args__");
-                let args = args.iter().zip(0..).map(|(&value, position)| (Component::Position(position), value));
-                self.open_parts(None, args_step, inside, args.collect());
-            }
-            _ => {}
+            _ => self.open_args(args, step, inside),
         }
         Ok(())
+    }
+
+    /// Python 2 writes OrderedDict([[key, value], …]).
+    fn open_pair_list(&mut self, args: NodeId, step: u32, place: Place) {
+        let tree = self.tree;
+        let Some(list) = tree.args(args).first().and_then(|list| list.node()) else { return };
+        let Some(place) = self.enter(list, place) else { return };
+        let pairs = tree.elements(Raw::Node(list)).into_iter().flatten().filter_map(|pair| {
+            let mut pair = tree.elements(pair)?;
+            Some((Component::Key(pair.next()?), pair.next()?))
+        });
+        self.open_parts(Some(list), step, place, pairs.collect());
+    }
+
+    fn open_args(&mut self, args: NodeId, step: u32, place: Place) {
+        let items = match self.tree.nodes.get(args as usize) {
+            Some(&Node::Tuple(run)) if run.length > 0 => self.tree.run_items(run),
+            _ => return,
+        };
+        let Some(place) = self.enter(args, place) else { return };
+        let step = self.fixed_step(step, "__args__");
+        self.open(Some(args), step, place, Children::Items { items, position: 0 });
     }
 
     /// Opens the state that BUILD gave an object: its attributes, or anything under `__state__`.
     fn open_state(&mut self, state: Raw, step: u32, place: Place, of_dict: bool) {
         let tree = self.tree;
+        let Raw::Node(node) = state else { return };
         let step = if of_dict { self.fixed_step(step, "__dict__") } else { step };
-        if tree.pairs(state).is_some() {
+        if let Some(dicts) = slot_dicts(tree, state) {
+            for dict in dicts.into_iter().flatten().rev() {
+                if let Some(place) = self.enter(dict, place) {
+                    self.open_pairs(dict, Raw::Node(dict), step, place, false);
+                }
+            }
+            return;
+        }
+        if tree.pairs(state).is_none() {
+            return self.open_parts(None, step, place, vec![(Component::Fixed("__state__"), state)]);
+        }
+        if let Some(place) = self.enter(node, place) {
             let is_module = [&b"_modules"[..], b"_parameters", b"_buffers"]
                 .iter()
-                .all(|key| tree.dict_get(state, key).is_some());
-            return self.open_pairs(None, state, step, place, is_module);
-        }
-        let elements: Vec<Raw> = match state.node().map(|node| tree.node(node)) {
-            Some(Node::Tuple(run)) => tree.run(run).to_vec(),
-            _ => vec![],
-        };
-        // (instance dict or None, slots dict or None), as `copyreg` writes it.
-        let is_slots = elements.len() == 2
-            && elements.iter().all(|&part| matches!(part, Raw::None) || tree.pairs(part).is_some());
-        if is_slots {
-            for &part in elements.iter().rev() {
-                self.open_pairs(None, part, step, place, false);
-            }
-        } else {
-            self.open_parts(None, step, place, vec![(Component::Fixed("__state__"), state)]);
+                .all(|key| tree.pairs(state).into_iter().flatten().any(|(k, _)| tree.str_bytes(k) == Some(*key)));
+            self.open_pairs(node, state, step, place, is_module);
         }
     }
 
@@ -351,24 +473,23 @@ impl<'t> Walk<'t, '_, '_> {
         step
     }
 
-    fn tensor(&mut self, node: NodeId, parsed: Parsed, step: u32, place: Place) -> Result<()> {
+    fn tensor(&mut self, node: NodeId, mut parsed: Parsed, step: u32, place: Place) -> Result<()> {
         let index = self.found.tensors.len() as u32;
-        self.found.states[node as usize] = TENSOR + index;
+        self.found.states[node as usize] = ROW + index;
         let (name_start, name_bytes) = self.name(step)?;
         let mut flags = parsed.flags;
         flags.set(Flags::PART, place.part);
-        let dims_start = self.found.dims.len() as u32;
-        let rank = parsed.shape.as_ref().map(|shape| shape.len() as u16);
-        self.found.dims.extend(parsed.shape.iter().flatten());
-        self.found.dims.extend(&parsed.stride);
-        let details = Details { fault: parsed.fault, quantizer: parsed.quantizer, coalesced: parsed.coalesced };
-        let has_details = details.fault.is_some() || details.quantizer.is_some() || details.coalesced.is_some();
+        if self.rebuilder.dims.len() > DIMS_MAX {
+            let (found, limit) = (self.rebuilder.dims.len() as u64, DIMS_MAX as u64);
+            return Err(Error::Limit { what: "sizes and strides of all tensors", found, limit, field: "" });
+        }
+        let details = details(&mut parsed);
         self.push_row(TensorRow {
             name_start,
             name_bytes,
             step,
-            dims_start,
-            rank,
+            dims_start: parsed.dims_start as u32,
+            rank: parsed.rank,
             dtype: parsed.dtype,
             layout: parsed.layout,
             flags,
@@ -376,17 +497,17 @@ impl<'t> Walk<'t, '_, '_> {
             storage_offset: parsed.storage_offset,
             alias_of: None,
             class: parsed.class,
-            details: has_details.then(|| Box::new(details)),
+            details,
         })?;
+        // The last frame pushed is walked first: state, parts.
         let inside = Place { leaves: false, ..place };
-        if let Some(state) = parsed.state {
-            if !matches!(state, Raw::None) {
-                self.open_state(state, step, inside, false);
-            }
-        }
         if !parsed.parts.is_empty() {
-            let place = Place { part: true, ..inside };
-            self.open_parts(None, step, place, parsed.parts);
+            self.open_parts(None, step, Place { part: true, ..inside }, parsed.parts);
+        }
+        if let Some(state) = parsed.state {
+            // The tensors of a wrapper subclass are its attributes.
+            let part = inside.part || parsed.layout == Layout::Wrapper;
+            self.open_state(state, step, Place { part, ..inside }, false);
         }
         Ok(())
     }
@@ -419,7 +540,7 @@ impl<'t> Walk<'t, '_, '_> {
         let start = self.found.names.len();
         let mut chain = [0u32; 16];
         let mut deep = Vec::new();
-        let mut depth = 0;
+        let (mut depth, mut steps) = (0, 0);
         let mut at = step;
         while at != 0 {
             let here = self.found.steps[at as usize];
@@ -430,12 +551,13 @@ impl<'t> Walk<'t, '_, '_> {
                 }
                 depth += 1;
             }
-            if depth > NAMED_DEPTH_MAX {
+            steps += 1;
+            if steps > NAMED_DEPTH_MAX {
                 return Err(Error::Limit {
                     what: "nesting of containers around a tensor",
-                    found: depth as u64,
+                    found: steps as u64,
                     limit: NAMED_DEPTH_MAX as u64,
-                    field: "(none: fixed)",
+                    field: "",
                 });
             }
             at = here.parent;
@@ -447,17 +569,63 @@ impl<'t> Walk<'t, '_, '_> {
                 self.found.names.push('.');
             }
             write_component(self.tree, self.found.steps[step as usize].component, &mut self.found.names);
-            if self.found.names.len() > NAME_BYTES_MAX {
-                return Err(Error::Limit {
-                    what: "bytes of tensor names",
-                    found: self.found.names.len() as u64,
-                    limit: NAME_BYTES_MAX as u64,
-                    field: "(none: fixed)",
-                });
-            }
+            self.bound_names()?;
         }
+        self.tensor_path_bytes += steps * STEP_BYTES;
         Ok((start as u32, (self.found.names.len() - start) as u32))
     }
+
+    /// Fails when names and paths together have grown too long.
+    fn bound_names(&self) -> Result<()> {
+        let found = self.found.names.len() + self.tensor_path_bytes;
+        if found <= NAME_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            what: "bytes of tensor names",
+            found: found as u64,
+            limit: NAME_BYTES_MAX as u64,
+            field: "",
+        })
+    }
+}
+
+/// Looks through the calls that TorchScript puts around lists and dicts, as far as `Value` does.
+fn unwrapped(tree: &Tree<'_>, mut value: Raw) -> Raw {
+    for _ in 0..JIT_WRAPPERS_MAX {
+        let Some(Node::Object { callable, args, .. }) = value.node().map(|node| tree.node(node)) else { break };
+        if tree.known(callable) != Known::JitContainer {
+            break;
+        }
+        let Some(&inner) = tree.args(args).first() else { break };
+        value = inner;
+    }
+    value
+}
+
+/// Returns the dicts of a state of the form `(instance dict or None, slots dict or None)`, as `copyreg` writes it.
+pub(crate) fn slot_dicts(tree: &Tree<'_>, state: Raw) -> Option<[Option<NodeId>; 2]> {
+    let Node::Tuple(run) = tree.node(state.node()?) else { return None };
+    let &[instance, slots] = tree.run(run) else { return None };
+    let dict = |part: Raw| match part {
+        Raw::None => Some(None),
+        _ => tree.pairs(part).map(|_| part.node()),
+    };
+    Some([dict(instance)?, dict(slots)?])
+}
+
+/// What few tensors have, if this one has any of it.
+fn details(parsed: &mut Parsed) -> Option<Arc<Details>> {
+    let details = Details {
+        fault: parsed.fault.take(),
+        quantizer: parsed.quantizer.take(),
+        coalesced: parsed.coalesced,
+        state: parsed.state,
+        parts: parsed.parts.clone(),
+    };
+    let Details { fault, quantizer, coalesced, state, parts } = &details;
+    let any = fault.is_some() || quantizer.is_some() || coalesced.is_some() || state.is_some() || !parts.is_empty();
+    any.then(|| Arc::new(details))
 }
 
 /// Writes a path component as Python's `str()` shows the key.
@@ -465,6 +633,10 @@ pub(crate) fn write_component(tree: &Tree<'_>, component: Component, out: &mut S
     match component {
         Component::Root => {}
         Component::Fixed(name) => out.push_str(name),
+        Component::Item => out.push_str("<item>"),
+        Component::KeyAt(number) => {
+            let _ = write!(out, "<key {number}>");
+        }
         Component::Position(position) => {
             let _ = write!(out, "{position}");
         }
@@ -478,62 +650,66 @@ pub(crate) fn write_component(tree: &Tree<'_>, component: Component, out: &mut S
     }
 }
 
+/// The rest of 64 bits numbers the entry.
+const HASH_BITS: u64 = 0xFFFF_FFFF << 32;
+
 /// Returns the positions of pairs whose key is set again later: the last value counts.
 pub(crate) fn shadowed_keys(tree: &Tree<'_>, pairs: Pairs<'_>) -> Vec<u32> {
     let count = pairs.clone().count() as u32;
     let mut shadowed = Vec::new();
     if count <= SMALL_DICT {
         for (position, (key, _)) in pairs.clone().enumerate() {
-            if pairs.clone().skip(position + 1).any(|(later, _)| same_key(tree, key, later)) {
+            let key = Key::of(tree, key);
+            if pairs.clone().skip(position + 1).any(|(later, _)| Key::of(tree, later) == key) {
                 shadowed.push(position as u32);
             }
         }
         return shadowed;
     }
+    // Sorted by hash, equal keys stand together, earlier ones first: far quicker than a table for keys that hardly ever
+    // repeat.
     let hasher = DefaultHashBuilder::default();
-    let mut table: HashTable<(Raw, u32)> = HashTable::with_capacity(count as usize);
-    for (position, (key, _)) in pairs.enumerate() {
-        let hash = hash_key(tree, &hasher, key);
-        match table.find_mut(hash, |(other, _)| same_key(tree, key, *other)) {
-            Some((_, earlier)) => shadowed.push(std::mem::replace(earlier, position as u32)),
-            None => {
-                table.insert_unique(hash, (key, position as u32), |(other, _)| hash_key(tree, &hasher, *other));
-            }
+    let keys: Vec<Raw> = pairs.map(|(key, _)| key).collect();
+    let mut order: Vec<u64> = (0..)
+        .zip(&keys)
+        .map(|(position, key)| hasher.hash_one(Key::of(tree, *key)) & HASH_BITS | position)
+        .collect();
+    order.sort_unstable();
+    let key_at = |entry: u64| Key::of(tree, keys[(entry & !HASH_BITS) as usize]);
+    for (at, &entry) in order.iter().enumerate() {
+        let mut later = order[at + 1..].iter().take_while(|&&other| other & HASH_BITS == entry & HASH_BITS);
+        if later.any(|&other| key_at(entry) == key_at(other)) {
+            shadowed.push((entry & !HASH_BITS) as u32);
         }
     }
     shadowed.sort_unstable();
     shadowed
 }
 
-/// Equality of dict keys as Python has it: `1`, `True` and `1.0` are one key.
-fn same_key(tree: &Tree<'_>, a: Raw, b: Raw) -> bool {
-    match (tree.str_bytes(a), tree.str_bytes(b)) {
-        (Some(a), Some(b)) => return a == b,
-        (None, None) => {}
-        _ => return false,
-    }
-    match (a, b) {
-        (Raw::None, Raw::None) => true,
-        (Raw::Node(a), Raw::Node(b)) => a == b,
-        _ => number(a).is_some() && number(a) == number(b),
-    }
+/// A dict key by what makes it equal to others in Python: `1`, `True` and `1.0` are one key.
+#[derive(PartialEq, Hash)]
+enum Key<'t> {
+    None,
+    Str(&'t [u8]),
+    Bytes(&'t [u8]),
+    Whole(i64),
+    /// Bits of a float that is no whole number.
+    Float(u64),
+    /// Tuples and objects count as themselves only.
+    Node(NodeId),
 }
 
-fn hash_key(tree: &Tree<'_>, hasher: &DefaultHashBuilder, key: Raw) -> u64 {
-    match (tree.str_bytes(key), number(key), key) {
-        (Some(bytes), ..) => hasher.hash_one(bytes),
-        (_, Some(number), _) => hasher.hash_one(number),
-        (.., Raw::Node(node)) => hasher.hash_one(node),
-        _ => 0,
-    }
-}
-
-fn number(key: Raw) -> Option<i64> {
-    match key {
-        Raw::Bool(value) => Some(value.into()),
-        Raw::Int(value) => Some(value),
-        Raw::Float(value) if value == value.trunc() && value.abs() < 9e18 => Some(value as i64),
-        Raw::Float(value) => Some(value.to_bits() as i64),
-        _ => None,
+impl<'t> Key<'t> {
+    fn of(tree: &'t Tree<'_>, key: Raw) -> Self {
+        match key {
+            Raw::None => Self::None,
+            Raw::Str { length, start } => Self::Str(tree.bytes(Text { length, start })),
+            Raw::Bytes { length, start } => Self::Bytes(tree.bytes(Text { length, start })),
+            Raw::Bool(value) => Self::Whole(value.into()),
+            Raw::Int(value) => Self::Whole(value),
+            Raw::Float(value) if value == value.trunc() && value.abs() < 9e18 => Self::Whole(value as i64),
+            Raw::Float(value) => Self::Float(value.to_bits()),
+            Raw::Node(node) => Self::Node(node),
+        }
     }
 }

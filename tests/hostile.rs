@@ -1,0 +1,286 @@
+//! Bytes that nobody meant: files and indexes cut off and flipped everywhere, and pickles made to take forever. Each must
+//! give an error or something inside its bounds; none may panic, hang, or fill the memory.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use pt_format::{Archive, Checkpoint, Limits};
+use pt_index::Index;
+use pt_view::{FileBytes, TensorView};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::common::{Fixture, Opened, Pickle, fixtures, torch_like};
+
+/// Small, and each with something the others have not: pickled strings and attributes, a deflated record, parts and
+/// packed elements.
+const VICTIMS: [&str; 3] = ["zip/state_dict.pt", "zip/deflate.pt", "zip/quantized.pt"];
+/// What a bomb of some hundred kilobytes may take, without optimization.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn victims() -> impl Iterator<Item = Fixture> {
+    fixtures().into_iter().filter(|fixture| VICTIMS.contains(&&fixture.name[..]))
+}
+
+/// Reads whatever can be read of a file; returns whether it was read as a checkpoint at all.
+fn exhaust(bytes: &[u8]) -> bool {
+    if let Ok(archive) = Archive::parse(bytes) {
+        for index in 0..archive.entries().len() {
+            let _ = archive.read_record(index, 1 << 24);
+        }
+    }
+    let Ok(opened) = Opened::new(bytes) else { return false };
+    let _ = opened.checkpoint.check();
+    let _ = opened.checkpoint.values().to_plain();
+    let _ = opened.checkpoint.leaves().count();
+    read_all(&opened.index, bytes);
+    true
+}
+
+/// Calls every accessor of an index, and reads every tensor in every way.
+fn read_all(index: &Index, file_bytes: &[u8]) {
+    let _ = index.verify();
+    let _ = format!("{index:?}");
+    for file in index.files() {
+        let _ = (format!("{file:?}"), file.path(), file.stamp(), file.fingerprint(), file.byte_order());
+        let _ = (file.leaves().count(), file.leaf("epoch"), index.find_file(file.path()).is_some());
+        for tensor in file.tensors() {
+            let _ = (file.tensor(tensor.name()).is_some(), tensor.file().is_some());
+        }
+    }
+    for row in 0..index.tensor_count() {
+        let entry = index.tensor(row).unwrap();
+        let _ = (format!("{entry:?}"), entry.path(), entry.numel(), entry.nbytes(), entry.layout(), entry.flags());
+        let _ = (entry.class(), entry.quantizer(), entry.fault(), entry.is_contiguous());
+        let _ = (entry.alias_of().is_some(), entry.storage().map(|s| (s.nbytes(), s.record(), s.fault())));
+        let view = TensorView::new(entry, FileBytes::new(file_bytes));
+        let _ = (view.caps(), view.locate(), view.packed_bytes().is_ok(), view.as_bytes().is_ok());
+        let _ = (view.as_slice::<f32>().is_ok(), view.to_cow::<i64>().is_ok(), view.to_vec::<bool>().is_ok());
+        if let Ok(elements) = view.iter::<f32>() {
+            let _ = elements.take(1000).count();
+        }
+        let _ = view.to_bytes();
+        if let Some(location) = view.locate().filter(|_| view.as_bytes().is_ok()) {
+            assert!(location.offset + location.length <= file_bytes.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn files_cut_off_anywhere_are_refused() {
+    let (mut cuts, mut read) = (0, 0);
+    for fixture in victims() {
+        let bytes = fixture.bytes();
+        for length in 0..bytes.len() {
+            read += usize::from(exhaust(&bytes[..length]));
+            cuts += 1;
+        }
+    }
+    println!("{cuts} cuts");
+    assert_eq!(read, 0, "the directory is at the end, so nothing can be read without it");
+}
+
+#[test]
+fn files_with_any_byte_flipped_are_read_within_bounds() {
+    let (mut flips, mut read) = (0, 0);
+    for fixture in victims() {
+        let mut bytes = fixture.bytes();
+        for at in 0..bytes.len() {
+            for mask in [0x01, 0xFF] {
+                bytes[at] ^= mask;
+                read += usize::from(exhaust(&bytes));
+                bytes[at] ^= mask;
+                flips += 1;
+            }
+        }
+    }
+    println!("{flips} flips, {read} of them still read");
+}
+
+#[test]
+fn indexes_with_any_byte_flipped_are_read_within_bounds() {
+    let (mut flips, mut opened) = (0, 0);
+    for fixture in victims() {
+        let file = fixture.bytes();
+        let index = Opened::new(&file).unwrap().index;
+        let mut bytes = index.as_bytes().to_vec();
+        for at in 0..bytes.len() {
+            for mask in [0x01, 0x80, 0xFF] {
+                bytes[at] ^= mask;
+                // A flip is found out by `verify`, or at once in the header; zero bytes between sections are nobody's.
+                if let Ok(index) = Index::from_bytes(bytes.clone()) {
+                    read_all(&index, &file);
+                    opened += 1;
+                }
+                bytes[at] ^= mask;
+                flips += 1;
+            }
+        }
+        for length in 0..bytes.len() {
+            assert!(Index::from_bytes(bytes[..length].to_vec()).is_err());
+        }
+    }
+    println!("{flips} flips, {opened} of them opened");
+}
+
+/// An index made to deceive has a right checksum, and in any word a number that overflows something.
+#[test]
+fn forged_indexes_are_read_within_bounds() {
+    let (mut forgeries, mut opened) = (0, 0);
+    for fixture in victims() {
+        let file = fixture.bytes();
+        let index = Opened::new(&file).unwrap().index;
+        let bytes = index.as_bytes();
+        for (width, at) in (0..bytes.len()).step_by(4).flat_map(|at| [(4, at), (8, at)]) {
+            for value in [0, 1, 1 << 31, u64::MAX >> 1, u64::MAX - 63, u64::MAX - 1, u64::MAX] {
+                let Some(end) = at.checked_add(width).filter(|&end| end <= bytes.len()) else { continue };
+                let mut forged = bytes.to_vec();
+                forged[at..end].copy_from_slice(&value.to_le_bytes()[8 - width..]);
+                correct_checksum(&mut forged);
+                forgeries += 1;
+                if let Ok(index) = Index::from_bytes(forged) {
+                    read_all(&index, &file);
+                    opened += 1;
+                }
+            }
+        }
+    }
+    println!("{forgeries} forgeries, {opened} of them opened");
+}
+
+/// The checksum of header and section table, after `docs/index-format.md`.
+fn correct_checksum(bytes: &mut [u8]) {
+    const CHECKSUM_OFFSET: usize = 24;
+    const HEADER_BYTES: usize = 32;
+    const SECTION_BYTES: usize = 32;
+    let count = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
+    let Some(table) = bytes[HEADER_BYTES..].get(..count.saturating_mul(SECTION_BYTES)) else { return };
+    let mut hasher = Xxh3::new();
+    hasher.update(&bytes[..CHECKSUM_OFFSET]);
+    hasher.update(table);
+    let digest = hasher.digest();
+    bytes[CHECKSUM_OFFSET..HEADER_BYTES].copy_from_slice(&digest.to_le_bytes());
+}
+
+/// Small pickles that name the same things over and over, or nest them, so that a careless walk takes forever.
+#[test]
+fn bombs_go_off_harmlessly() {
+    const MANY: usize = 100_000;
+    let tensor_args = |pickle: Pickle| pickle.storage("0", 1).raw(b"K\0(K\x01t(K\x01t\x89").global("collections", "OrderedDict").raw(b")R");
+    let v2 = || Pickle::new().global("torch._utils", "_rebuild_tensor_v2").put(0).raw("0");
+    let bombs: Vec<(&str, Vec<u8>)> = vec![
+        ("a dict many times", Pickle::new().dict_of(MANY).put(0).raw("0](").times(MANY, b"h\0").raw("e").stop()),
+        (
+            "an object of many states many times",
+            Pickle::new()
+                .raw("}").put(1).raw("0")
+                .global("a", "B").raw(b")\x81").put(0)
+                .times(MANY, b"h\x01b")
+                .raw("0](").times(MANY, b"h\0").raw("e").stop(),
+        ),
+        (
+            "objects that share a state",
+            Pickle::new()
+                .dict_of(MANY).put(0).raw("0").global("a", "B").put(1)
+                .raw("0](").times(MANY, b"h\x01)\x81h\0b").raw("e").stop(),
+        ),
+        (
+            "objects that share arguments",
+            Pickle::new()
+                .raw("(").times(MANY, "K\x05").raw("t").put(0).raw("0").global("a", "B").put(1)
+                .raw("0](").times(MANY, b"h\x01h\0R").raw("e").stop(),
+        ),
+        (
+            "ordered dicts that share a list of pairs",
+            Pickle::new()
+                .raw("](").times(MANY, "]K\x01aK\x02a").raw(b"e\x85").put(0).raw("0")
+                .global("collections", "OrderedDict").put(1)
+                .raw("0](").times(MANY, b"h\x01h\0R").raw("e").stop(),
+        ),
+        (
+            "sets that share a list",
+            Pickle::new()
+                .raw("](").times(MANY, ")").raw(b"e\x85").put(0).raw("0")
+                .global("__builtin__", "set").put(1)
+                .raw("0](").times(MANY, b"h\x01h\0R").raw("e").stop(),
+        ),
+        (
+            "tensors that share metadata",
+            tensor_args(v2().raw("(")).dict_of(MANY).raw("t").put(1).raw("0](").times(MANY, b"h\0h\x01R").raw("e").stop(),
+        ),
+        (
+            "tensors that share a shape of high rank",
+            v2().raw("(").storage("0", 1).raw("K\0(").times(MANY, "K\x01").raw("t").put(2).get(2).raw(b"\x89)t")
+                .put(1).raw("0](").times(MANY, b"h\0h\x01R").raw("e").stop(),
+        ),
+        (
+            "tensors that share a state",
+            tensor_args(v2().raw("(")).raw("t").put(1).raw("0")
+                .global("torch._tensor", "_rebuild_from_type_v2").put(2)
+                .raw("0(").get(0).global("a", "T").get(1).dict_of(MANY).raw("t").put(3)
+                .raw("0](").times(MANY, b"h\x02h\x03R").raw("e").stop(),
+        ),
+        (
+            "wrapper tensors that share a state",
+            Pickle::new()
+                .global("torch._tensor", "_rebuild_from_type_v2").put(2).raw("0(")
+                .global("torch._utils", "_rebuild_wrapper_subclass").global("a", "T").raw("(N")
+                .global("torch", "float32").raw(b"))K\0NN\x89t").dict_of(MANY).raw("t").put(3)
+                .raw("0](").times(MANY, b"h\x02h\x03R").raw("e").stop(),
+        ),
+        (
+            "tensors that share a shape",
+            v2().raw("(").storage("0", 1).raw("K\0(").times(64, "K\x01").raw("t").put(2).get(2).raw(b"\x89)t")
+                .put(1).raw("0](").times(3 * MANY, b"h\0h\x01R").raw("e").stop(),
+        ),
+        ("labels at every depth", Pickle::new().times(MANY, "](K\x01").times(MANY, "e").stop()),
+        (
+            "labels below long keys",
+            Pickle::new().raw("}").str(&"k".repeat(MANY * 10)).dict_of(MANY).raw("s.").stop(),
+        ),
+        (
+            "wrappers around wrappers",
+            Pickle::new().global("torch.jit._pickle", "restore_type_tag").put(0).raw("0")
+                .times(MANY, b"h\0").raw("K\x01").times(MANY, b"\x85R").stop(),
+        ),
+        (
+            "sets around sets",
+            Pickle::new().global("__builtin__", "set").put(0).raw("0").times(MANY, b"h\0").raw("]").times(MANY, b"\x85R").stop(),
+        ),
+        (
+            "ordered dicts around ordered dicts",
+            Pickle::new().global("collections", "OrderedDict").put(0).raw("0").times(MANY, b"h\0").raw("]").times(MANY, b"\x85R").stop(),
+        ),
+        (
+            "parameters around parameters",
+            Pickle::new().global("torch._utils", "_rebuild_parameter").put(0).raw("0").times(MANY, b"h\0").raw("]").times(MANY, b"\x85R").stop(),
+        ),
+        (
+            "modules around modules",
+            Pickle::new().global("a", "Module").put(0).raw("0")
+                .str("_modules").put(1).str("_parameters").put(2).str("_buffers").put(3).raw("000")
+                .times(MANY, b"h\0)\x81}(h\x02Nh\x03Nh\x01")
+                .raw("](").global("torch._utils", "_rebuild_parameter").put(4).times(MANY, b"h\x04)R").raw("e")
+                .times(MANY, "ub").stop(),
+        ),
+        ("long decimals", Pickle::new().raw("](").times(2000, format!("L{}L\n", "9".repeat(4300))).raw("e").stop()),
+        ("keys that are tuples", Pickle::new().raw("(").times(MANY, "X\0\0\0\0").raw("t").put(0).raw("0}(").times(MANY, b"h\0h\0").raw("u").stop()),
+    ];
+    for (what, pickle) in &bombs {
+        let bytes = torch_like("archive", &[("data.pkl", pickle), ("data/0", &[0; 4]), ("version", b"3\n")]);
+        let start = Instant::now();
+        let checkpoint = Checkpoint::parse(&bytes, &Limits::default());
+        let outcome = match &checkpoint {
+            Ok(checkpoint) => {
+                let index = pt_index::index_of(checkpoint).unwrap();
+                let _ = checkpoint.check();
+                format!("{} tensors, {} bytes of index", index.tensor_count(), index.as_bytes().len())
+            }
+            Err(error) => error.to_string(),
+        };
+        drop(checkpoint);
+        let took = start.elapsed();
+        println!("{what}: {} bytes, {took:?}, {outcome}", pickle.len());
+        assert!(took < PATIENCE, "{what} took {took:?}");
+    }
+}
