@@ -20,7 +20,9 @@ fn list(mapping: &Mapping) -> (usize, u64) {
     let mut count = 0;
     for tensor in mapping.tensors() {
         let entry = tensor.entry();
-        sum += entry.name().len() as u64 + entry.numel().unwrap() + entry.storage().unwrap().record().unwrap().data_offset;
+        sum += entry.name().len() as u64
+            + entry.numel().unwrap()
+            + entry.storage().unwrap().record().unwrap().data_offset;
         count += 1;
     }
     (count, sum)
@@ -41,13 +43,16 @@ fn bare_map(path: &Path, offsets: &[u64]) -> u64 {
 }
 
 fn bench_file(criterion: &mut Criterion, name: &str, path: &Path, tensors: usize) {
-    pt_index::save(&pt_index::build_file(path, &Default::default()).unwrap(), &pt_index::sidecar_path(path)).unwrap();
+    pt_index::save(&pt_index::build_file(path, &Default::default()).unwrap(), &pt_index::sidecar_path(path))
+        .unwrap();
     let parsed = open(path, IndexPolicy::Parse);
     let truth = list(&parsed);
     assert_eq!(truth.0, tensors);
     assert_eq!(list(&open(path, IndexPolicy::Sidecar)), truth);
-    let offsets: Vec<u64> =
-        parsed.tensors().map(|tensor| tensor.entry().storage().unwrap().record().unwrap().data_offset).collect();
+    let offsets: Vec<u64> = parsed
+        .tensors()
+        .map(|tensor| tensor.entry().storage().unwrap().record().unwrap().data_offset)
+        .collect();
     let entries = zip::ZipArchive::new(File::open(path).unwrap()).unwrap().len();
     assert!(entries > tensors);
 
@@ -83,7 +88,12 @@ fn cold(path: &Path, what: &str, policy: IndexPolicy) {
     }
     times.sort();
     let median: Duration = times[times.len() / 2];
-    println!("{what}: median {median:.2?} (min {:.2?}, max {:.2?}), {} KiB of the file in memory", times[0], times[6], read >> 10);
+    println!(
+        "{what}: median {median:.2?} (min {:.2?}, max {:.2?}), {} KiB of the file in memory",
+        times[0],
+        times[6],
+        read >> 10
+    );
 }
 
 fn benches(criterion: &mut Criterion) {

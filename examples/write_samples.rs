@@ -43,11 +43,26 @@ fn dtypes() -> write::Result<Object<'static>> {
         Ok((dtype.name().to_owned(), Tensor::from_bytes(dtype, &[2, 3], bytes)?.into()))
     }
     let quantized = |dtype: &DType| dtype.name().starts_with('q');
-    Ok(Object::dict(DType::all().filter(|dtype| !quantized(dtype)).map(sample).collect::<write::Result<Vec<_>>>()?))
+    Ok(Object::dict(
+        DType::all().filter(|dtype| !quantized(dtype)).map(sample).collect::<write::Result<Vec<_>>>()?,
+    ))
 }
 
 fn values() -> Object<'static> {
-    let ints = [0, 1, 255, 256, 65_535, 65_536, i64::from(i32::MAX), 1 << 31, -1, i64::from(i32::MIN), i64::MAX, i64::MIN];
+    let ints = [
+        0,
+        1,
+        255,
+        256,
+        65_535,
+        65_536,
+        i64::from(i32::MAX),
+        1 << 31,
+        -1,
+        i64::from(i32::MIN),
+        i64::MAX,
+        i64::MIN,
+    ];
     Object::dict([
         ("ints", Object::list(ints.map(Object::from))),
         ("floats", Object::tuple([0.5, -0.0, 1e300, f64::INFINITY].map(Object::from))),

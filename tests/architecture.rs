@@ -39,7 +39,8 @@ fn imports(manifest: &Path) -> Vec<String> {
         tables.extend(targets.values().filter_map(Value::as_table));
     }
     let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
-    let dependencies = tables.iter().flat_map(|table| kinds.iter().filter_map(|kind| table.get(*kind)?.as_table()));
+    let dependencies =
+        tables.iter().flat_map(|table| kinds.iter().filter_map(|kind| table.get(*kind)?.as_table()));
     let names = dependencies.flat_map(|table| table.iter()).map(|(key, value)| match value.get("package") {
         Some(Value::String(package)) => package.clone(),
         _ => key.clone(),

@@ -43,7 +43,17 @@ fn ls_prints_json_that_parses() {
     assert_eq!(lines.len(), 3);
     let keys: Vec<&str> = lines[0].as_object().unwrap().keys().map(String::as_str).collect();
     let expected = [
-        "file", "name", "path", "dtype", "shape", "stride", "storage_offset", "requires_grad", "nbytes", "offset", "zero_copy",
+        "file",
+        "name",
+        "path",
+        "dtype",
+        "shape",
+        "stride",
+        "storage_offset",
+        "requires_grad",
+        "nbytes",
+        "offset",
+        "zero_copy",
         "sha256",
     ];
     assert_eq!(keys, expected);
@@ -52,7 +62,12 @@ fn ls_prints_json_that_parses() {
 
 #[test]
 fn what_cannot_be_read_goes_to_stderr_and_the_rest_is_listed() {
-    let output = ptview(&["ls", "testdata/fixtures/other/html.pt", "testdata/fixtures/zip/single_tensor.pt", "missing.pt"]);
+    let output = ptview(&[
+        "ls",
+        "testdata/fixtures/other/html.pt",
+        "testdata/fixtures/zip/single_tensor.pt",
+        "missing.pt",
+    ]);
     assert_eq!(output.status.code(), Some(1));
     let (out, err) = (stdout(&output), stderr(&output));
     assert!(out.contains("(root)  float32  [3]"), "{out}");
@@ -82,7 +97,10 @@ fn index_builds_and_says_what_it_left_out() {
     let output = ptview(&["index", path]);
     assert!(output.status.success(), "{}", stderr(&output));
     let out = stdout(&output);
-    assert!(out.contains("2 files, 303 tensors") && out.contains("1 skipped") && out.contains("readme.md"), "{out}");
+    assert!(
+        out.contains("2 files, 303 tensors") && out.contains("1 skipped") && out.contains("readme.md"),
+        "{out}"
+    );
     let index = pt_index::read(&folder.path().join("index.ptidx")).unwrap();
     assert_eq!(index.find_file("state_dict.pt").unwrap().tensors().len(), 3);
 

@@ -26,7 +26,8 @@ fn corpus() -> Option<PathBuf> {
 #[test]
 fn real_files_are_read_as_torch_reads_them() {
     let Some(folder) = corpus() else { return println!("skipped: no corpus") };
-    let manifest: Json = serde_json::from_str(&fs::read_to_string(folder.join("MANIFEST.json")).unwrap()).unwrap();
+    let manifest: Json =
+        serde_json::from_str(&fs::read_to_string(folder.join("MANIFEST.json")).unwrap()).unwrap();
     let (mut files, mut refused, mut compared, mut more, mut wrong) = (0, 0, 0, 0, Vec::new());
     let mut skipped: HashMap<&str, usize> = HashMap::new();
     for entry in manifest["files"].as_array().unwrap() {
@@ -52,7 +53,9 @@ fn real_files_are_read_as_torch_reads_them() {
             (opened, expect) => wrong.push(format!("{name}: {:?}, expected {expect}", opened.err())),
         }
     }
-    println!("{compared} tensors of {files} files, {more} more under other names; {refused} refused; skipped {skipped:?}");
+    println!(
+        "{compared} tensors of {files} files, {more} more under other names; {refused} refused; skipped {skipped:?}"
+    );
     assert!(wrong.is_empty(), "{} differences\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -93,7 +96,8 @@ fn compare(opened: &Opened<'_>, expected: &[Json], wrong: &mut dyn FnMut(String)
     }
     // The manifest walks a container once, and lists parts of composites under the name of the composite.
     let unexpected = by_name.into_values().flatten();
-    for (tensor, _) in unexpected.filter(|(t, _)| t.alias_of().is_none() && !t.flags().contains(Flags::PART)) {
+    for (tensor, _) in unexpected.filter(|(t, _)| t.alias_of().is_none() && !t.flags().contains(Flags::PART))
+    {
         wrong(format!("`{}` is not in the manifest", tensor.path().join(".")));
     }
     found
@@ -115,7 +119,10 @@ fn describe(tensor: Tensor<'_>, view: TensorView<'_>) -> Vec<(&'static str, Json
         ("stride", json!(tensor.stride())),
         ("storage_offset", json!(tensor.storage_offset())),
         ("requires_grad", json!(tensor.requires_grad())),
-        ("sha256", view.to_bytes().map_or_else(|error| json!(error.to_string()), |bytes| json!(sha256(&bytes)))),
+        (
+            "sha256",
+            view.to_bytes().map_or_else(|error| json!(error.to_string()), |bytes| json!(sha256(&bytes))),
+        ),
     ];
     if tensor.flags().contains(Flags::PARAMETER) {
         fields.push(("class", json!("Parameter")));

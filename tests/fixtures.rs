@@ -9,6 +9,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pt_format::{Checkpoint, Error, Kind, Limits};
+use pt_index::FileSource;
+use pt_view::{CheckedRecords, FileBytes, IndexPolicy, Mapping, TensorView};
 use serde_json::Value as Json;
 
 use crate::common::{Fixture, Opened, describe, fixtures, normalized, readable_fixtures, root, tree};
@@ -100,7 +102,8 @@ fn paths_lead_to_their_tensors() {
         let checkpoint = Checkpoint::parse(&bytes, &Limits::default()).unwrap();
         for tensor in checkpoint.tensors() {
             let path = tensor.path();
-            let is_plain = |component: &String| !matches!(&component[..], "__args__" | "__state__" | "__dict__");
+            let is_plain =
+                |component: &String| !matches!(&component[..], "__args__" | "__state__" | "__dict__");
             if !path.iter().all(is_plain) {
                 continue;
             }
@@ -114,6 +117,43 @@ fn paths_lead_to_their_tensors() {
     }
     println!("{reached} tensors reached by path");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether a file is in memory, mapped, or read by position, its tensors are the same, and so are the refusals.
+#[test]
+fn every_way_of_reading_gives_the_same_bytes() {
+    let (mut tensors, mut bytes_read) = (0, 0);
+    for fixture in readable_fixtures().iter().filter(|fixture| is_read(fixture)) {
+        let (path, bytes) = (fixture.path(), fixture.bytes());
+        let opened = Opened::new(&bytes).unwrap();
+        // SAFETY: nobody writes to the fixtures while tests run.
+        let mapping = unsafe { Mapping::open_with(&path, IndexPolicy::Parse, &Limits::default()) }.unwrap();
+        let source = FileSource::open(&path).unwrap();
+        let checked = CheckedRecords::new(opened.index.storage_count());
+        for ((_, in_memory), mapped) in opened.tensors().zip(mapping.tensors()) {
+            let read = TensorView::new(in_memory.entry(), FileBytes::read(&source, &checked));
+            let expected = outcome(in_memory.to_bytes());
+            assert_eq!(outcome(mapped.to_bytes()), expected, "{}", fixture.name);
+            assert_eq!(outcome(read.to_bytes()), expected, "{}", fixture.name);
+            assert_eq!(mapped.as_bytes().ok(), in_memory.as_bytes().ok(), "{}", fixture.name);
+            assert_eq!(
+                (mapped.caps(), mapped.locate()),
+                (in_memory.caps(), in_memory.locate()),
+                "{}",
+                fixture.name
+            );
+            if let Ok(lent) = in_memory.as_bytes() {
+                assert_eq!(Some(lent), expected.as_deref().ok(), "{}", fixture.name);
+            }
+            tensors += 1;
+            bytes_read += expected.map_or(0, |bytes| bytes.len());
+        }
+    }
+    println!("{tensors} tensors, {bytes_read} bytes");
+}
+
+fn outcome(bytes: pt_view::Result<Vec<u8>>) -> Result<Vec<u8>, String> {
+    bytes.map_err(|error| error.to_string())
 }
 
 /// The law of the house: an index that went through bytes says the same as the parsed file.
@@ -158,9 +198,11 @@ fn index_and_file_say_the_same() {
         }
 
         // Text with lone surrogates is no leaf of an index.
-        let plain = checkpoint.leaves().filter(|(_, value)| value.kind() != Kind::Str || value.as_str().is_some());
+        let plain =
+            checkpoint.leaves().filter(|(_, value)| value.kind() != Kind::Str || value.as_str().is_some());
         let plain: Vec<_> = plain.map(|(name, value)| (name, plain_leaf(value))).collect();
-        let indexed: Vec<_> = file.leaves().map(|(name, leaf)| (name.to_owned(), indexed_leaf(leaf))).collect();
+        let indexed: Vec<_> =
+            file.leaves().map(|(name, leaf)| (name.to_owned(), indexed_leaf(leaf))).collect();
         assert_eq!(indexed, plain, "{}", fixture.name);
         leaves += indexed.len();
     }
@@ -194,7 +236,9 @@ fn bad_files_are_refused_for_the_right_reason() {
     let mut lines = Vec::new();
     for fixture in fixtures().iter().filter(|f| f.text("result") == "error" && is_read(f)) {
         match refusal(&fixture.bytes()) {
-            Some(message) => lines.push(format!("{}: {}", fixture.name, message.replace(char::is_control, "?"))),
+            Some(message) => {
+                lines.push(format!("{}: {}", fixture.name, message.replace(char::is_control, "?")))
+            }
             None => panic!("{} was not refused: {}", fixture.name, fixture.text("note")),
         }
     }

@@ -50,7 +50,14 @@ fn read_all(index: &Index, file_bytes: &[u8]) {
     }
     for row in 0..index.tensor_count() {
         let entry = index.tensor(row).unwrap();
-        let _ = (format!("{entry:?}"), entry.path(), entry.numel(), entry.nbytes(), entry.layout(), entry.flags());
+        let _ = (
+            format!("{entry:?}"),
+            entry.path(),
+            entry.numel(),
+            entry.nbytes(),
+            entry.layout(),
+            entry.flags(),
+        );
         let _ = (entry.class(), entry.quantizer(), entry.fault(), entry.is_contiguous());
         let _ = (entry.alias_of().is_some(), entry.storage().map(|s| (s.nbytes(), s.record(), s.fault())));
         let view = TensorView::new(entry, FileBytes::new(file_bytes));
@@ -166,72 +173,169 @@ fn correct_checksum(bytes: &mut [u8]) {
 #[test]
 fn bombs_go_off_harmlessly() {
     const MANY: usize = 100_000;
-    let tensor_args = |pickle: Pickle| pickle.storage("0", 1).raw(b"K\0(K\x01t(K\x01t\x89").global("collections", "OrderedDict").raw(b")R");
+    let tensor_args = |pickle: Pickle| {
+        pickle.storage("0", 1).raw(b"K\0(K\x01t(K\x01t\x89").global("collections", "OrderedDict").raw(b")R")
+    };
     let v2 = || Pickle::new().global("torch._utils", "_rebuild_tensor_v2").put(0).raw("0");
     let bombs: Vec<(&str, Vec<u8>)> = vec![
-        ("a dict many times", Pickle::new().dict_of(MANY).put(0).raw("0](").times(MANY, b"h\0").raw("e").stop()),
+        (
+            "a dict many times",
+            Pickle::new().dict_of(MANY).put(0).raw("0](").times(MANY, b"h\0").raw("e").stop(),
+        ),
         (
             "an object of many states many times",
             Pickle::new()
-                .raw("}").put(1).raw("0")
-                .global("a", "B").raw(b")\x81").put(0)
+                .raw("}")
+                .put(1)
+                .raw("0")
+                .global("a", "B")
+                .raw(b")\x81")
+                .put(0)
                 .times(MANY, b"h\x01b")
-                .raw("0](").times(MANY, b"h\0").raw("e").stop(),
+                .raw("0](")
+                .times(MANY, b"h\0")
+                .raw("e")
+                .stop(),
         ),
         (
             "objects that share a state",
             Pickle::new()
-                .dict_of(MANY).put(0).raw("0").global("a", "B").put(1)
-                .raw("0](").times(MANY, b"h\x01)\x81h\0b").raw("e").stop(),
+                .dict_of(MANY)
+                .put(0)
+                .raw("0")
+                .global("a", "B")
+                .put(1)
+                .raw("0](")
+                .times(MANY, b"h\x01)\x81h\0b")
+                .raw("e")
+                .stop(),
         ),
         (
             "objects that share arguments",
             Pickle::new()
-                .raw("(").times(MANY, "K\x05").raw("t").put(0).raw("0").global("a", "B").put(1)
-                .raw("0](").times(MANY, b"h\x01h\0R").raw("e").stop(),
+                .raw("(")
+                .times(MANY, "K\x05")
+                .raw("t")
+                .put(0)
+                .raw("0")
+                .global("a", "B")
+                .put(1)
+                .raw("0](")
+                .times(MANY, b"h\x01h\0R")
+                .raw("e")
+                .stop(),
         ),
         (
             "ordered dicts that share a list of pairs",
             Pickle::new()
-                .raw("](").times(MANY, "]K\x01aK\x02a").raw(b"e\x85").put(0).raw("0")
-                .global("collections", "OrderedDict").put(1)
-                .raw("0](").times(MANY, b"h\x01h\0R").raw("e").stop(),
+                .raw("](")
+                .times(MANY, "]K\x01aK\x02a")
+                .raw(b"e\x85")
+                .put(0)
+                .raw("0")
+                .global("collections", "OrderedDict")
+                .put(1)
+                .raw("0](")
+                .times(MANY, b"h\x01h\0R")
+                .raw("e")
+                .stop(),
         ),
         (
             "sets that share a list",
             Pickle::new()
-                .raw("](").times(MANY, ")").raw(b"e\x85").put(0).raw("0")
-                .global("__builtin__", "set").put(1)
-                .raw("0](").times(MANY, b"h\x01h\0R").raw("e").stop(),
+                .raw("](")
+                .times(MANY, ")")
+                .raw(b"e\x85")
+                .put(0)
+                .raw("0")
+                .global("__builtin__", "set")
+                .put(1)
+                .raw("0](")
+                .times(MANY, b"h\x01h\0R")
+                .raw("e")
+                .stop(),
         ),
         (
             "tensors that share metadata",
-            tensor_args(v2().raw("(")).dict_of(MANY).raw("t").put(1).raw("0](").times(MANY, b"h\0h\x01R").raw("e").stop(),
+            tensor_args(v2().raw("("))
+                .dict_of(MANY)
+                .raw("t")
+                .put(1)
+                .raw("0](")
+                .times(MANY, b"h\0h\x01R")
+                .raw("e")
+                .stop(),
         ),
         (
             "tensors that share a shape of high rank",
-            v2().raw("(").storage("0", 1).raw("K\0(").times(MANY, "K\x01").raw("t").put(2).get(2).raw(b"\x89)t")
-                .put(1).raw("0](").times(MANY, b"h\0h\x01R").raw("e").stop(),
+            v2().raw("(")
+                .storage("0", 1)
+                .raw("K\0(")
+                .times(MANY, "K\x01")
+                .raw("t")
+                .put(2)
+                .get(2)
+                .raw(b"\x89)t")
+                .put(1)
+                .raw("0](")
+                .times(MANY, b"h\0h\x01R")
+                .raw("e")
+                .stop(),
         ),
         (
             "tensors that share a state",
-            tensor_args(v2().raw("(")).raw("t").put(1).raw("0")
-                .global("torch._tensor", "_rebuild_from_type_v2").put(2)
-                .raw("0(").get(0).global("a", "T").get(1).dict_of(MANY).raw("t").put(3)
-                .raw("0](").times(MANY, b"h\x02h\x03R").raw("e").stop(),
+            tensor_args(v2().raw("("))
+                .raw("t")
+                .put(1)
+                .raw("0")
+                .global("torch._tensor", "_rebuild_from_type_v2")
+                .put(2)
+                .raw("0(")
+                .get(0)
+                .global("a", "T")
+                .get(1)
+                .dict_of(MANY)
+                .raw("t")
+                .put(3)
+                .raw("0](")
+                .times(MANY, b"h\x02h\x03R")
+                .raw("e")
+                .stop(),
         ),
         (
             "wrapper tensors that share a state",
             Pickle::new()
-                .global("torch._tensor", "_rebuild_from_type_v2").put(2).raw("0(")
-                .global("torch._utils", "_rebuild_wrapper_subclass").global("a", "T").raw("(N")
-                .global("torch", "float32").raw(b"))K\0NN\x89t").dict_of(MANY).raw("t").put(3)
-                .raw("0](").times(MANY, b"h\x02h\x03R").raw("e").stop(),
+                .global("torch._tensor", "_rebuild_from_type_v2")
+                .put(2)
+                .raw("0(")
+                .global("torch._utils", "_rebuild_wrapper_subclass")
+                .global("a", "T")
+                .raw("(N")
+                .global("torch", "float32")
+                .raw(b"))K\0NN\x89t")
+                .dict_of(MANY)
+                .raw("t")
+                .put(3)
+                .raw("0](")
+                .times(MANY, b"h\x02h\x03R")
+                .raw("e")
+                .stop(),
         ),
         (
             "tensors that share a shape",
-            v2().raw("(").storage("0", 1).raw("K\0(").times(64, "K\x01").raw("t").put(2).get(2).raw(b"\x89)t")
-                .put(1).raw("0](").times(3 * MANY, b"h\0h\x01R").raw("e").stop(),
+            v2().raw("(")
+                .storage("0", 1)
+                .raw("K\0(")
+                .times(64, "K\x01")
+                .raw("t")
+                .put(2)
+                .get(2)
+                .raw(b"\x89)t")
+                .put(1)
+                .raw("0](")
+                .times(3 * MANY, b"h\0h\x01R")
+                .raw("e")
+                .stop(),
         ),
         ("labels at every depth", Pickle::new().times(MANY, "](K\x01").times(MANY, "e").stop()),
         (
@@ -240,31 +344,86 @@ fn bombs_go_off_harmlessly() {
         ),
         (
             "wrappers around wrappers",
-            Pickle::new().global("torch.jit._pickle", "restore_type_tag").put(0).raw("0")
-                .times(MANY, b"h\0").raw("K\x01").times(MANY, b"\x85R").stop(),
+            Pickle::new()
+                .global("torch.jit._pickle", "restore_type_tag")
+                .put(0)
+                .raw("0")
+                .times(MANY, b"h\0")
+                .raw("K\x01")
+                .times(MANY, b"\x85R")
+                .stop(),
         ),
         (
             "sets around sets",
-            Pickle::new().global("__builtin__", "set").put(0).raw("0").times(MANY, b"h\0").raw("]").times(MANY, b"\x85R").stop(),
+            Pickle::new()
+                .global("__builtin__", "set")
+                .put(0)
+                .raw("0")
+                .times(MANY, b"h\0")
+                .raw("]")
+                .times(MANY, b"\x85R")
+                .stop(),
         ),
         (
             "ordered dicts around ordered dicts",
-            Pickle::new().global("collections", "OrderedDict").put(0).raw("0").times(MANY, b"h\0").raw("]").times(MANY, b"\x85R").stop(),
+            Pickle::new()
+                .global("collections", "OrderedDict")
+                .put(0)
+                .raw("0")
+                .times(MANY, b"h\0")
+                .raw("]")
+                .times(MANY, b"\x85R")
+                .stop(),
         ),
         (
             "parameters around parameters",
-            Pickle::new().global("torch._utils", "_rebuild_parameter").put(0).raw("0").times(MANY, b"h\0").raw("]").times(MANY, b"\x85R").stop(),
+            Pickle::new()
+                .global("torch._utils", "_rebuild_parameter")
+                .put(0)
+                .raw("0")
+                .times(MANY, b"h\0")
+                .raw("]")
+                .times(MANY, b"\x85R")
+                .stop(),
         ),
         (
             "modules around modules",
-            Pickle::new().global("a", "Module").put(0).raw("0")
-                .str("_modules").put(1).str("_parameters").put(2).str("_buffers").put(3).raw("000")
+            Pickle::new()
+                .global("a", "Module")
+                .put(0)
+                .raw("0")
+                .str("_modules")
+                .put(1)
+                .str("_parameters")
+                .put(2)
+                .str("_buffers")
+                .put(3)
+                .raw("000")
                 .times(MANY, b"h\0)\x81}(h\x02Nh\x03Nh\x01")
-                .raw("](").global("torch._utils", "_rebuild_parameter").put(4).times(MANY, b"h\x04)R").raw("e")
-                .times(MANY, "ub").stop(),
+                .raw("](")
+                .global("torch._utils", "_rebuild_parameter")
+                .put(4)
+                .times(MANY, b"h\x04)R")
+                .raw("e")
+                .times(MANY, "ub")
+                .stop(),
         ),
-        ("long decimals", Pickle::new().raw("](").times(2000, format!("L{}L\n", "9".repeat(4300))).raw("e").stop()),
-        ("keys that are tuples", Pickle::new().raw("(").times(MANY, "X\0\0\0\0").raw("t").put(0).raw("0}(").times(MANY, b"h\0h\0").raw("u").stop()),
+        (
+            "long decimals",
+            Pickle::new().raw("](").times(2000, format!("L{}L\n", "9".repeat(4300))).raw("e").stop(),
+        ),
+        (
+            "keys that are tuples",
+            Pickle::new()
+                .raw("(")
+                .times(MANY, "X\0\0\0\0")
+                .raw("t")
+                .put(0)
+                .raw("0}(")
+                .times(MANY, b"h\0h\0")
+                .raw("u")
+                .stop(),
+        ),
     ];
     for (what, pickle) in &bombs {
         let bytes = torch_like("archive", &[("data.pkl", pickle), ("data/0", &[0; 4]), ("version", b"3\n")]);

@@ -9,7 +9,7 @@ use pt_loader::{DataSet, Error, Loader, Scalar};
 
 fn write_sample(folder: &Path, number: u32) {
     let values: Vec<f32> = (0..12).map(|at| (number * 100 + at) as f32).collect();
-    let mask = [number % 2 == 0, true, false];
+    let mask = [number.is_multiple_of(2), true, false];
     let object = Object::dict([
         ("x", Tensor::new::<f32>(&[3, 4], &values).unwrap().into()),
         ("mask", Tensor::new::<bool>(&[3], &mask).unwrap().into()),

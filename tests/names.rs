@@ -19,7 +19,8 @@ fn names_of_our_writer_are_read_by_all() {
     for length in 1..=64 {
         let root = "n".repeat(length);
         let object = Object::dict([("w", Tensor::new::<f32>(&[2], &[1.5, -2.5]).unwrap().into())]);
-        let out = write::write(Cursor::new(Vec::new()), &object, &Options::default().root(root.clone())).unwrap();
+        let out =
+            write::write(Cursor::new(Vec::new()), &object, &Options::default().root(root.clone())).unwrap();
         let bytes = out.into_inner();
         check_weight(&bytes, &root);
         let mut archive = ZipArchive::new(Cursor::new(&bytes)).unwrap();
@@ -79,7 +80,7 @@ fn any_number_of_tensors_is_read() {
         for (number, entry) in file.tensors().enumerate() {
             assert_eq!(entry.name(), name(number));
             let location = TensorView::new(entry, FileBytes::new(&bytes)).locate().unwrap();
-            assert!(location.offset > before && location.offset % 64 == 0);
+            assert!(location.offset > before && location.offset.is_multiple_of(64));
             assert_eq!(bytes[location.offset as usize..][..4], (number as u32).to_le_bytes());
             before = location.offset;
         }

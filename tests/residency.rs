@@ -31,11 +31,17 @@ fn one_small_tensor_of_a_large_file_leaves_the_rest_on_disk() {
     assert!(std::fs::metadata(&path).unwrap().len() > 1 << 30);
     // Writing it left pages behind; without `dd` they only make the test stricter.
     let _ = Command::new("sync").arg(&path).status();
-    let _ = Command::new("dd").args([&format!("if={}", path.display()), "iflag=nocache", "count=0", "status=none"]).status();
+    let _ = Command::new("dd")
+        .args([&format!("if={}", path.display()), "iflag=nocache", "count=0", "status=none"])
+        .status();
 
     for policy in [IndexPolicy::Parse, IndexPolicy::Sidecar] {
         if policy == IndexPolicy::Sidecar {
-            pt_index::save(&pt_index::build_file(&path, &Default::default()).unwrap(), &pt_index::sidecar_path(&path)).unwrap();
+            pt_index::save(
+                &pt_index::build_file(&path, &Default::default()).unwrap(),
+                &pt_index::sidecar_path(&path),
+            )
+            .unwrap();
         }
         // SAFETY: the file is this test's own.
         let mapping = unsafe { Mapping::open_with(&path, policy, &Default::default()) }.unwrap();
@@ -46,7 +52,10 @@ fn one_small_tensor_of_a_large_file_leaves_the_rest_on_disk() {
             return;
         };
         println!("{policy:?}: {resident} bytes of {} resident", mapping.bytes().len());
-        assert!(resident >= PAGE_TENSOR_BYTES as usize, "{policy:?}: the tensor that was read must be resident");
+        assert!(
+            resident >= PAGE_TENSOR_BYTES as usize,
+            "{policy:?}: the tensor that was read must be resident"
+        );
         assert!(resident < RESIDENT_BYTES_MAX, "{policy:?}: {resident} bytes are resident");
     }
 }

@@ -34,7 +34,8 @@ fn set_modified(path: &Path, time: SystemTime) {
 fn a_view_cannot_tell_where_its_index_came_from() {
     let folder = tempfile::tempdir().unwrap();
     let path = indexed(folder.path());
-    let [parsed, kept] = [IndexPolicy::Parse, IndexPolicy::Sidecar].map(|policy| open(&path, policy).unwrap());
+    let [parsed, kept] =
+        [IndexPolicy::Parse, IndexPolicy::Sidecar].map(|policy| open(&path, policy).unwrap());
     assert_eq!(parsed.index().as_bytes(), kept.index().as_bytes());
     assert_eq!(kept.tensor("w").unwrap().as_slice::<f32>().unwrap(), [1.0, 2.0, 3.0]);
     assert_eq!(kept.index().file(0).unwrap().leaf("y"), Some(pt_index::Leaf::Int(7)));
@@ -80,12 +81,21 @@ fn a_damaged_or_newer_index_is_refused_or_passed_over() {
     let bytes = fs::read(&sidecar).unwrap();
     let mut newer = bytes.clone();
     newer[8] = 9;
-    for (what, bytes) in [("empty", &[][..]), ("cut off", &bytes[..100]), ("foreign", b"not an index at all, just text, long enough"), ("newer", &newer)] {
+    for (what, bytes) in [
+        ("empty", &[][..]),
+        ("cut off", &bytes[..100]),
+        ("foreign", b"not an index at all, just text, long enough"),
+        ("newer", &newer),
+    ] {
         fs::remove_file(&sidecar).unwrap();
         fs::write(&sidecar, bytes).unwrap();
         let error = open(&path, IndexPolicy::Sidecar).unwrap_err();
         println!("{what}: {error}");
-        assert_eq!(matches!(error, pt_view::Error::Index(Error::Version { found: 9, .. })), what == "newer", "{error}");
+        assert_eq!(
+            matches!(error, pt_view::Error::Index(Error::Version { found: 9, .. })),
+            what == "newer",
+            "{error}"
+        );
         assert_eq!(open(&path, IndexPolicy::Auto).unwrap().tensors().count(), 1, "{what}");
     }
 }
@@ -95,7 +105,10 @@ fn the_same_folder_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("sub")).unwrap();
     for number in 0..50 {
-        write_file(&folder.path().join(if number % 2 == 0 { "sub" } else { "" }).join(format!("{number}.pt")), &[number as f32]);
+        write_file(
+            &folder.path().join(if number % 2 == 0 { "sub" } else { "" }).join(format!("{number}.pt")),
+            &[number as f32],
+        );
     }
     fs::write(folder.path().join("notes.txt"), "not a tensor").unwrap();
     let build = || pt_index::build_folder(folder.path(), &Default::default(), |_| {}).unwrap();

@@ -48,13 +48,23 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
     let resident_at_start = resident_bytes();
     let time = Instant::now();
     write_files(&folder, count)?;
-    say(format!("wrote    {count} files {{x: float32[64, 64], y: int}} to {}, {}", folder.display(), rate(count, time.elapsed(), "files")))?;
+    say(format!(
+        "wrote    {count} files {{x: float32[64, 64], y: int}} to {}, {}",
+        folder.display(),
+        rate(count, time.elapsed(), "files")
+    ))?;
 
     let time = Instant::now();
-    let built = pt_index::build_folder(&folder, &BuildOptions { fail_on_error: true, ..Default::default() }, |_| {})?;
+    let built =
+        pt_index::build_folder(&folder, &BuildOptions { fail_on_error: true, ..Default::default() }, |_| {})?;
     let sidecar = pt_index::sidecar_path(&folder);
     pt_index::save(&built.index, &sidecar)?;
-    say(format!("indexed  {} to {}, {}", rate(count, time.elapsed(), "files"), sidecar.display(), bytes(built.index.as_bytes().len() as u64)))?;
+    say(format!(
+        "indexed  {} to {}, {}",
+        rate(count, time.elapsed(), "files"),
+        sidecar.display(),
+        bytes(built.index.as_bytes().len() as u64)
+    ))?;
 
     let time = Instant::now();
     let data = DataSet::open(&folder)?;
@@ -63,7 +73,9 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
         return Err(Error::Demo(format!("{} files indexed, {count} written", data.len())));
     }
     check_epoch(&data)?;
-    say(format!("checked  one shuffled epoch: every sample once, every value as written (opened in {opened:.1?})"))?;
+    say(format!(
+        "checked  one shuffled epoch: every sample once, every value as written (opened in {opened:.1?})"
+    ))?;
 
     let samples = count.min(20_000);
     let resident_before = resident_bytes();
@@ -73,9 +85,20 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
     let plain = time_plain(&data, &folder, samples)?;
     say(String::new())?;
     say(format!("{samples} samples in the same shuffled order, page cache warm:"))?;
-    say(format!("  lazily, in batches of {BATCH_SIZE} through the index   {}", rate(samples, lazily, "samples")))?;
-    say(format!("  each file read whole and parsed           {}, {:.1} times slower", rate(samples, parsing, "samples"), ratio(parsing, lazily)))?;
-    say(format!("  each file read whole and thrown away      {}, {:.2} of the lazy time", rate(samples, plain, "samples"), ratio(plain, lazily)))?;
+    say(format!(
+        "  lazily, in batches of {BATCH_SIZE} through the index   {}",
+        rate(samples, lazily, "samples")
+    ))?;
+    say(format!(
+        "  each file read whole and parsed           {}, {:.1} times slower",
+        rate(samples, parsing, "samples"),
+        ratio(parsing, lazily)
+    ))?;
+    say(format!(
+        "  each file read whole and thrown away      {}, {:.2} of the lazy time",
+        rate(samples, plain, "samples"),
+        ratio(plain, lazily)
+    ))?;
     if let (Some(start), Some(before), Some(after)) = (resident_at_start, resident_before, resident_after) {
         let data_bytes = (count * ELEMENTS * size_of::<f32>()) as u64;
         say(format!(

@@ -160,7 +160,8 @@ fn hash_of(view: &TensorView<'_>) -> Result<Option<String>> {
     // Composite and meta tensors have no bytes; of a tensor expanded from a few bytes to terabytes nobody wants them.
     const EXPANDED_BYTES_MAX: u64 = 1 << 30;
     let entry = view.entry();
-    let has_bytes = entry.storage().is_some_and(|storage| storage.record().is_some()) && entry.fault().is_none();
+    let has_bytes =
+        entry.storage().is_some_and(|storage| storage.record().is_some()) && entry.fault().is_none();
     let packed = entry.dtype().is_some_and(|dtype| dtype.packing().is_some());
     let storage_bytes = entry.storage().map_or(0, |storage| storage.nbytes());
     let expanded = entry.nbytes().is_none_or(|bytes| bytes > storage_bytes.max(EXPANDED_BYTES_MAX));

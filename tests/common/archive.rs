@@ -48,7 +48,9 @@ pub fn torch_like(root: &str, records: &[(&str, &[u8])]) -> Vec<u8> {
     out.extend(44u64.to_le_bytes());
     out.extend([798u16, 45].iter().flat_map(|version| version.to_le_bytes()));
     out.extend([0; 8]); // disks
-    [count, count, directory.len() as u64, directory_offset].iter().for_each(|field| out.extend(field.to_le_bytes()));
+    [count, count, directory.len() as u64, directory_offset]
+        .iter()
+        .for_each(|field| out.extend(field.to_le_bytes()));
     out.extend(b"PK\x06\x07\0\0\0\0");
     out.extend(end64_offset.to_le_bytes());
     out.extend(1u32.to_le_bytes());
@@ -56,7 +58,9 @@ pub fn torch_like(root: &str, records: &[(&str, &[u8])]) -> Vec<u8> {
     let narrow = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
     out.extend(b"PK\x05\x06\0\0\0\0");
     [narrow(count), narrow(count)].iter().for_each(|field| out.extend(field.to_le_bytes()));
-    [directory.len() as u32, directory_offset as u32].iter().for_each(|field| out.extend(field.to_le_bytes()));
+    [directory.len() as u32, directory_offset as u32]
+        .iter()
+        .for_each(|field| out.extend(field.to_le_bytes()));
     out.extend([0; 2]); // comment
     out
 }

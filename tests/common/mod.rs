@@ -1,7 +1,7 @@
 //! What several tests need: the fixtures and what `testdata/expected.json` says of them, and our own answer in the
 //! same words.
 
-#![allow(dead_code, unused_imports)] // each test program uses its part
+#![allow(dead_code, unused_imports, unreachable_pub)] // each test program uses its part
 
 mod archive;
 mod pickle;
@@ -112,7 +112,8 @@ pub fn describe(opened: &Opened<'_>) -> Vec<Json> {
 fn describe_tensor(tensor: Tensor<'_>, view: TensorView<'_>, shared: bool) -> Json {
     let has_bytes = tensor.storage().is_some();
     let packed = tensor.dtype().is_some_and(|dtype| dtype.packing().is_some());
-    let sha256_of_copy = || view.to_bytes().map_or_else(|error| json!(error.to_string()), |b| json!(sha256(&b)));
+    let sha256_of_copy =
+        || view.to_bytes().map_or_else(|error| json!(error.to_string()), |b| json!(sha256(&b)));
     let mut out = json!({
         "name": tensor.name(),
         "path": tensor.path(),
@@ -170,7 +171,8 @@ fn flags(tensor: Tensor<'_>, shared_storage: bool) -> Vec<&'static str> {
     let dims = || tensor.shape().into_iter().flatten().zip(tensor.stride().into_iter().flatten());
     let packed = tensor.dtype().is_some_and(|dtype| dtype.packing().is_some());
     let is_view = bytes.is_some_and(|storage| {
-        let whole = geometry::nbytes(tensor.dtype().unwrap(), tensor.shape().unwrap()) == Some(storage.nbytes());
+        let whole =
+            geometry::nbytes(tensor.dtype().unwrap(), tensor.shape().unwrap()) == Some(storage.nbytes());
         tensor.numel() != Some(0) && (tensor.storage_offset() > 0 || !whole || !tensor.is_contiguous())
     });
     let words = [

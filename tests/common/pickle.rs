@@ -52,7 +52,8 @@ impl Pickle {
 
     /// Appends the persistent id of a storage of floats.
     pub fn storage(self, key: &str, numel: i32) -> Self {
-        let pid = self.raw(b"(").str("storage").global("torch", "FloatStorage").str(key).str("cpu").int(numel);
+        let pid =
+            self.raw(b"(").str("storage").global("torch", "FloatStorage").str(key).str("cpu").int(numel);
         pid.raw(b"tQ")
     }
 

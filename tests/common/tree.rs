@@ -73,7 +73,8 @@ impl Walk {
     }
 
     fn set(&mut self, value: Value<'_>, path: &[String]) -> Vec<Json> {
-        let mut out: Vec<_> = value.items().map(|child| self.value(child, &below(path, "<item>".into()))).collect();
+        let mut out: Vec<_> =
+            value.items().map(|child| self.value(child, &below(path, "<item>".into()))).collect();
         out.sort_by_key(Json::to_string);
         out
     }
@@ -97,7 +98,10 @@ impl Walk {
     }
 
     fn attributes(&mut self, value: Value<'_>, path: &[String]) -> Map<String, Json> {
-        value.attributes().map(|(key, v)| (key.component(), self.value(v, &below(path, key.component())))).collect()
+        value
+            .attributes()
+            .map(|(key, v)| (key.component(), self.value(v, &below(path, key.component()))))
+            .collect()
     }
 
     fn tensor(&mut self, value: Value<'_>, path: &[String]) -> Json {
@@ -109,7 +113,9 @@ impl Walk {
             let json = match state.kind() {
                 Kind::None => Json::Null,
                 Kind::Dict | Kind::OrderedDict => self.value(state, path),
-                _ if is_pair => json!({"t": "tuple", "v": state.items().map(|part| self.value(part, path)).collect::<Vec<_>>()}),
+                _ if is_pair => {
+                    json!({"t": "tuple", "v": state.items().map(|part| self.value(part, path)).collect::<Vec<_>>()})
+                }
                 _ => self.value(state, &below(path, "__state__".into())),
             };
             if !json.is_null() {
@@ -128,8 +134,11 @@ impl Walk {
         let class = value.class().unwrap_or_else(|| "?call.?".into());
         let mut out = json!({"t": "object", "class": class});
         let args = below(path, "__args__".into());
-        let args: Vec<_> =
-            value.args().zip(0usize..).map(|(arg, at)| self.value(arg, &below(&args, at.to_string()))).collect();
+        let args: Vec<_> = value
+            .args()
+            .zip(0usize..)
+            .map(|(arg, at)| self.value(arg, &below(&args, at.to_string())))
+            .collect();
         let appended = self.items(value, path);
         let pairs = self.pairs(value, path);
         for (field, content) in [("args", args), ("appended", appended), ("items", pairs)] {
@@ -225,7 +234,8 @@ pub fn normalized(expected: &Json) -> Json {
     match expected {
         Json::Array(items) => Json::Array(items.iter().map(normalized).collect()),
         Json::Object(fields) => {
-            let mut out: Map<_, _> = fields.iter().map(|(key, value)| (key.clone(), normalized(value))).collect();
+            let mut out: Map<_, _> =
+                fields.iter().map(|(key, value)| (key.clone(), normalized(value))).collect();
             match out.get("t").and_then(Json::as_str) {
                 Some("float") => drop(out.remove("v")),
                 Some("complex") => {
@@ -234,7 +244,9 @@ pub fn normalized(expected: &Json) -> Json {
                     out.insert("bits".into(), json!([part(0), part(1)]));
                 }
                 Some("set" | "frozenset") => out["v"].as_array_mut().unwrap().sort_by_key(Json::to_string),
-                Some("storage") => out.retain(|key, _| !["dtype", "file_offset", "sha256"].contains(&key.as_str())),
+                Some("storage") => {
+                    out.retain(|key, _| !["dtype", "file_offset", "sha256"].contains(&key.as_str()))
+                }
                 _ => {}
             }
             Json::Object(out)

@@ -81,7 +81,8 @@ impl<'s> Checkpoint<'s> {
         let (pickle, byte_order) = prologue(&mut archive, limits)?;
         let record = String::from_utf8_lossy(archive.name(&archive.entries()[pickle])).into_owned();
         let (text, start, end) = archive.take_record(pickle, limits.pickle_bytes)?;
-        let fingerprint = fingerprint(archive.directory(), &text[start..end], byte_order, archive.covers_content());
+        let fingerprint =
+            fingerprint(archive.directory(), &text[start..end], byte_order, archive.covers_content());
         let (tree, _) = Machine::run(text, start..end, PersistentIds::Storage, limits, &record)?;
         let found = rebuild::walk(&tree, &archive, limits)?;
         Ok(Self {
@@ -239,7 +240,10 @@ fn prologue<S: Source + ?Sized>(archive: &mut Archive<'_, S>, limits: &Limits) -
         Some(other) => {
             let record = String::from_utf8_lossy(&archive.in_root("byteorder")).into_owned();
             let found = format!("`{}`", other[..other.len().min(40)].escape_ascii());
-            return Err(Error::Record { record, fault: Fault::Content { found, expected: "`little` or `big`" } });
+            return Err(Error::Record {
+                record,
+                fault: Fault::Content { found, expected: "`little` or `big`" },
+            });
         }
     };
     Ok((pickle, byte_order))
@@ -254,7 +258,9 @@ fn find_pickle<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Result<usize> {
     if archive.find_in_root("archive_format").is_some() {
         return unsupported(Container::Pt2);
     }
-    if archive.find_in_root(".data/extern_modules").is_some() || archive.find_in_root(".data/python_version").is_some() {
+    if archive.find_in_root(".data/extern_modules").is_some()
+        || archive.find_in_root(".data/python_version").is_some()
+    {
         return unsupported(Container::Package);
     }
     if let Some(pickle) = archive.find_in_root("data.pkl") {
@@ -284,7 +290,10 @@ fn not_torch<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Error {
     if names.any(|name| name.ends_with(b".npy")) {
         return found("a numpy .npz file", "open it with numpy");
     }
-    found("an ordinary zip archive", "it has no record `data.pkl`; if a checkpoint is inside, unpack it first")
+    found(
+        "an ordinary zip archive",
+        "it has no record `data.pkl`; if a checkpoint is inside, unpack it first",
+    )
 }
 
 /// Reads a record of a few bytes that may be missing.

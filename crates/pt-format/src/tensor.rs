@@ -122,7 +122,9 @@ pub enum Fault {
     #[error("another record has the same name, and torch may take either; make the archive anew")]
     DuplicateRecord,
     /// The record overlaps another one, or the directory.
-    #[error("its header at byte {offset} and {length} bytes of data run past byte {limit}, where something else begins")]
+    #[error(
+        "its header at byte {offset} and {length} bytes of data run past byte {limit}, where something else begins"
+    )]
     OverlappingRecord {
         /// Position of the local header.
         offset: u64,
@@ -174,7 +176,9 @@ pub enum Fault {
         limit: u64,
     },
     /// A compressed record does not decode.
-    #[error("its compressed bytes at {offset} (method {method}) do not decode: {problem}; fetch the file again")]
+    #[error(
+        "its compressed bytes at {offset} (method {method}) do not decode: {problem}; fetch the file again"
+    )]
     Inflate {
         /// First byte.
         offset: u64,

@@ -100,7 +100,11 @@ pub fn build_source(path: &Path, source: &FileSource, limits: &Limits) -> Result
 ///
 /// # Errors
 /// [`Error::Io`] when the folder cannot be walked; [`Error::File`] too when `options` say so.
-pub fn build_folder(folder: &Path, options: &BuildOptions, mut progress: impl FnMut(Progress)) -> Result<Built> {
+pub fn build_folder(
+    folder: &Path,
+    options: &BuildOptions,
+    mut progress: impl FnMut(Progress),
+) -> Result<Built> {
     let paths = data_files(folder)?;
     let mut builder = IndexBuilder::default();
     let mut skipped = Vec::new();
@@ -123,7 +127,9 @@ pub fn build_folder(folder: &Path, options: &BuildOptions, mut progress: impl Fn
 /// Returns the paths of all data files below a folder, relative to it, with `/` between parts, sorted.
 fn data_files(folder: &Path) -> Result<Vec<String>> {
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
-    let walk = WalkDir::new(folder).into_iter().filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
+    let walk = WalkDir::new(folder)
+        .into_iter()
+        .filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
     let mut paths = Vec::new();
     for entry in walk {
         let entry = entry.map_err(|error| {

@@ -105,7 +105,8 @@ impl IndexBuilder {
 
         let name = self.strings.intern(tensor.name())?;
         let (path_start, path_count) = self.path(tensor, name)?;
-        let own_fault = tensor.fault().filter(|_| tensor.storage().is_none_or(|storage| storage.fault().is_none()));
+        let own_fault =
+            tensor.fault().filter(|_| tensor.storage().is_none_or(|storage| storage.fault().is_none()));
         let fault = match own_fault {
             Some(fault) => self.strings.intern(&fault.to_string())?,
             None => NONE,

@@ -31,7 +31,9 @@ pub enum Error {
     #[error("not a ptview index: {0}")]
     NotAnIndex(&'static str),
     /// The index was written by a newer version.
-    #[error("the index has format version {found}, this ptview reads {supported}; update ptview or build the index anew")]
+    #[error(
+        "the index has format version {found}, this ptview reads {supported}; update ptview or build the index anew"
+    )]
     Version {
         /// Major version of the index.
         found: u16,

@@ -74,7 +74,9 @@ impl FileEntry<'_> {
     pub fn freshness(&self, path: &Path) -> Result<Freshness> {
         let source = match FileSource::open(path) {
             Ok(source) => source,
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(Freshness::Missing),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(Freshness::Missing);
+            }
             Err(error) => return Err(error),
         };
         Ok(self.freshness_of(&source))

@@ -94,7 +94,8 @@ impl Index {
     /// # Errors
     /// [`Error::Damaged`] with the first place that is wrong.
     pub fn verify(&self) -> Result<()> {
-        let count = self.bytes[SECTION_COUNT_OFFSET..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b)) as usize;
+        let count =
+            self.bytes[SECTION_COUNT_OFFSET..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b)) as usize;
         let table = &self.bytes[HEADER_BYTES..HEADER_BYTES + count * size_of::<SectionRow>()];
         for row in rows::<SectionRow>(table) {
             let content = &self.bytes[row.offset as usize..(row.offset + row.length) as usize];
@@ -136,7 +137,8 @@ impl Index {
 
     /// Returns the file with this number.
     pub fn file(&self, row: usize) -> Option<FileEntry<'_>> {
-        (row < self.section::<FileRow>(Kind::Files).len()).then_some(FileEntry { index: self, row: row as u32 })
+        (row < self.section::<FileRow>(Kind::Files).len())
+            .then_some(FileEntry { index: self, row: row as u32 })
     }
 
     /// Finds a file by its path relative to the index, with `/` between parts.
@@ -245,7 +247,8 @@ impl<'i> FileEntry<'i> {
         let index = self.index;
         let same = |row| {
             let tensor = index.tensor(row as usize)?;
-            (tensor.data.file == self.row && index.string_bytes(tensor.data.name)? == name.as_bytes()).then_some(tensor)
+            (tensor.data.file == self.row && index.string_bytes(tensor.data.name)? == name.as_bytes())
+                .then_some(tensor)
         };
         index.lookup(Kind::TensorBuckets, Kind::TensorSlots, hash).find_map(same)
     }
@@ -267,7 +270,10 @@ impl<'i> FileEntry<'i> {
 
 impl fmt::Debug for FileEntry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileEntry").field("path", &self.path()).field("tensors", &self.tensors().len()).finish()
+        f.debug_struct("FileEntry")
+            .field("path", &self.path())
+            .field("tensors", &self.tensors().len())
+            .finish()
     }
 }
 
@@ -415,7 +421,9 @@ impl<'i> TensorEntry<'i> {
         let row = self.index.section::<QuantizerRow>(Kind::Quantizers).get(self.data.quantizer as usize)?;
         let scheme = self.index.string(row.scheme).to_owned();
         Some(match row.per_channel {
-            0 => Quantizer::PerTensor { scheme, scale: f64::from_bits(row.scale), zero_point: row.zero_point },
+            0 => {
+                Quantizer::PerTensor { scheme, scale: f64::from_bits(row.scale), zero_point: row.zero_point }
+            }
             _ => Quantizer::PerChannel { scheme, axis: row.zero_point as u64 },
         })
     }

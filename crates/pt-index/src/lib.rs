@@ -24,7 +24,9 @@ mod layout;
 mod save;
 mod source;
 
-pub use crate::build::{BuildOptions, Built, Progress, Skipped, build_file, build_folder, build_source, index_of};
+pub use crate::build::{
+    BuildOptions, Built, Progress, Skipped, build_file, build_folder, build_source, index_of,
+};
 pub use crate::builder::IndexBuilder;
 pub use crate::error::{Error, Result};
 pub use crate::freshness::{Freshness, Stamp};

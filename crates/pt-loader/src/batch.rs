@@ -59,7 +59,8 @@ impl Batch {
         buffer.resize(end.div_ceil(size_of::<Line>()), Line::zeroed());
 
         // Hand every sample its place in every field.
-        let mut slots: Vec<Vec<Slot<'_>>> = samples.iter().map(|_| Vec::with_capacity(tensors.len())).collect();
+        let mut slots: Vec<Vec<Slot<'_>>> =
+            samples.iter().map(|_| Vec::with_capacity(tensors.len())).collect();
         let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut buffer);
         let mut at = 0;
         for (field, range) in &tensors {
@@ -68,7 +69,10 @@ impl Batch {
             match field.bytes {
                 0 => slots.iter_mut().for_each(|sample| sample.push(&mut [])),
                 bytes => {
-                    slots.iter_mut().zip(region.chunks_exact_mut(bytes)).for_each(|(sample, slot)| sample.push(slot));
+                    slots
+                        .iter_mut()
+                        .zip(region.chunks_exact_mut(bytes))
+                        .for_each(|(sample, slot)| sample.push(slot));
                 }
             }
             (rest, at) = (after, range.end);
@@ -98,7 +102,11 @@ impl Batch {
     pub fn tensors(&self) -> impl Iterator<Item = BatchTensor<'_>> {
         let bytes: &[u8] = bytemuck::cast_slice(&self.buffer);
         let count = self.samples.len();
-        self.tensors.iter().map(move |(field, range)| BatchTensor { field, bytes: &bytes[range.clone()], count })
+        self.tensors.iter().map(move |(field, range)| BatchTensor {
+            field,
+            bytes: &bytes[range.clone()],
+            count,
+        })
     }
 
     /// Finds a tensor by its dotted name.
@@ -168,7 +176,8 @@ impl<'b> BatchTensor<'b> {
     /// # Errors
     /// [`Error::WrongType`] when `T` is not the tensor's type, or when a byte of a `bool` tensor is no bool.
     pub fn as_slice<T: Element>(&self) -> Result<&'b [T]> {
-        let wrong = Error::WrongType { tensor: self.field.name.clone(), dtype: self.field.dtype, asked: T::DTYPE };
+        let wrong =
+            Error::WrongType { tensor: self.field.name.clone(), dtype: self.field.dtype, asked: T::DTYPE };
         if self.field.dtype != T::DTYPE {
             return Err(wrong);
         }

@@ -115,14 +115,15 @@ impl DataSet {
             }
         }
         for (field, slot) in self.fields.iter().zip(slots) {
-            let differs = |problem| Error::Differs { path: path.clone(), tensor: field.name.clone(), problem };
+            let differs =
+                |problem| Error::Differs { path: path.clone(), tensor: field.name.clone(), problem };
             let entry = file.tensor(&field.name).ok_or_else(|| differs("is missing".into()))?;
             if entry.dtype() != Some(field.dtype) || entry.shape() != Some(&field.shape) {
                 return Err(differs(format!("is {:?} {:?}", entry.dtype(), entry.shape())));
             }
             TensorView::new(entry, FileBytes::read(&source, &self.checked))
                 .read_into(slot)
-                .map_err(|source| Error::Sample { path: path.clone(), source })?;
+                .map_err(|source| Error::Sample { path: path.clone(), source: source.into() })?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: pt_view::Error,
+        source: Box<pt_view::Error>,
     },
     /// The folder has no sample.
     #[error("{}: no PyTorch files in this folder", path.display())]

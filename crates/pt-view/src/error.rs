@@ -93,7 +93,9 @@ pub enum Obstacle {
     #[error("packs several elements into a byte ({0}); `packed_bytes` gives the storage as it is")]
     Packed(DType),
     /// The elements do not lie in row-major order without gaps.
-    #[error("is not contiguous (shape {shape:?}, stride {stride:?}); `iter` walks it, `to_cow` or `read_into` copy it")]
+    #[error(
+        "is not contiguous (shape {shape:?}, stride {stride:?}); `iter` walks it, `to_cow` or `read_into` copy it"
+    )]
     Strided {
         /// Sizes.
         shape: Vec<u64>,

@@ -99,7 +99,8 @@ impl Mapping {
 
     #[cold]
     fn no_such_tensor(&self, name: &str) -> Error {
-        let common = |other: &str| name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
+        let common =
+            |other: &str| name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
         let names = self.tensors().map(|tensor| tensor.name());
         let nearest = names.max_by_key(|other| common(other)).map(str::to_owned);
         Error::NoSuchTensor { name: name.to_owned(), count: self.tensors().count(), nearest }

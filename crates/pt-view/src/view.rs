@@ -101,9 +101,11 @@ impl<'a> FileBytes<'a> {
     fn borrow(&self, bytes: &'a [u8], start: u64, end: u64) -> Result<&'a [u8], Obstacle> {
         let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
         let length = bytes.len() as u64;
-        range
-            .and_then(|(start, end)| bytes.get(start..end))
-            .ok_or(Obstacle::OutsideFile { start, end, length })
+        range.and_then(|(start, end)| bytes.get(start..end)).ok_or(Obstacle::OutsideFile {
+            start,
+            end,
+            length,
+        })
     }
 
     fn read_exact(&self, out: &mut [u8], start: u64) -> Result<(), Obstacle> {
@@ -355,10 +357,12 @@ impl<'a> TensorView<'a> {
         // Maps begin at a page, so the place in the file decides.
         let offset = place.record.data_offset + place.start;
         let unaligned = offset % needs as u64 != 0;
-        let misaligned = unaligned.then(|| Obstacle::Misaligned { found: 1 << offset.trailing_zeros(), needs });
+        let misaligned =
+            unaligned.then(|| Obstacle::Misaligned { found: 1 << offset.trailing_zeros(), needs });
         let zero_copy = !needs_decode && !needs_swap && !unaligned;
         let reason = self.obstacle_to_bytes(&place).or(misaligned);
-        let strided = !needs_decode && !needs_swap && place.lazy_bit().is_none() && place.dtype.packing().is_none();
+        let strided =
+            !needs_decode && !needs_swap && place.lazy_bit().is_none() && place.dtype.packing().is_none();
         Caps { zero_copy, typed: reason.is_none(), strided, needs_decode, needs_swap, needs_gather, reason }
     }
 
@@ -421,7 +425,10 @@ impl<'a> TensorView<'a> {
         };
         let end = start.checked_add(length).ok_or_else(overflow)?;
         if end > storage.nbytes() {
-            return Err(Obstacle::Fault(format!("needs {end} bytes but its storage has {}", storage.nbytes())));
+            return Err(Obstacle::Fault(format!(
+                "needs {end} bytes but its storage has {}",
+                storage.nbytes()
+            )));
         }
         self.check_extent(&record, end)?;
         let byte_order = entry.file().map_or(ByteOrder::Little, |file| file.byte_order());
@@ -437,7 +444,9 @@ impl<'a> TensorView<'a> {
             return Err(Obstacle::OutsideFile { start, end: start.saturating_add(packed_end), length });
         }
         if !record.is_stored() && end > packed_end.saturating_mul(DEFLATE_RATIO_MAX) {
-            return Err(Obstacle::Fault(format!("{packed_end} compressed bytes cannot hold the {end} it needs")));
+            return Err(Obstacle::Fault(format!(
+                "{packed_end} compressed bytes cannot hold the {end} it needs"
+            )));
         }
         Ok(())
     }
@@ -448,9 +457,7 @@ impl<'a> TensorView<'a> {
         let start = place.record.data_offset.saturating_add(place.start);
         let end = start.saturating_add(place.length);
         let bytes = self.file.bytes.ok_or(Obstacle::NotMapped);
-        bytes
-            .and_then(|bytes| self.file.borrow(bytes, start, end))
-            .map_err(|obstacle| self.refused(obstacle))
+        bytes.and_then(|bytes| self.file.borrow(bytes, start, end)).map_err(|obstacle| self.refused(obstacle))
     }
 
     /// The bytes from the first element to the last, decoded if need be.

@@ -28,9 +28,8 @@ const HEAD_BYTES: u64 = 512;
 /// ```
 pub fn detect<S: Source + ?Sized>(source: &S) -> Result<Container> {
     let length = source.len().min(HEAD_BYTES);
-    let head = source
-        .read_at(0, length as usize)
-        .map_err(|source| Error::Read { offset: 0, length, source })?;
+    let head =
+        source.read_at(0, length as usize).map_err(|source| Error::Read { offset: 0, length, source })?;
     detect_head(&head, source.len())
 }
 
@@ -39,12 +38,14 @@ fn detect_head(head: &[u8], file_bytes: u64) -> Result<Container> {
     let foreign = |found, advice: String| Err(Error::Foreign { found, advice });
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).trim_ascii_start();
     let starts = |magic: &[u8]| head.starts_with(magic);
-    let text_starts = |word: &str| {
-        text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()))
-    };
+    let text_starts =
+        |word: &str| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()));
 
     if head.len() < 4 {
-        return foreign("an empty or cut-off file", format!("it has only {file_bytes} bytes; fetch it again"));
+        return foreign(
+            "an empty or cut-off file",
+            format!("it has only {file_bytes} bytes; fetch it again"),
+        );
     }
     if starts(b"PK\x03\x04") {
         return Ok(Container::Zip);
@@ -140,7 +141,10 @@ mod tests {
         let long = |start: &[u8]| [start, &[7; 600]].concat();
         assert_eq!(detect(&long(b"PK\x03\x04")).unwrap(), Container::Zip);
         assert_eq!(detect(&[b"\x80\x02", LEGACY_NUMBER].concat()).unwrap(), Container::Legacy);
-        assert_eq!(detect(&[b"\x80\x04\x95\x0D\0\0\0\0\0\0\0", LEGACY_NUMBER].concat()).unwrap(), Container::Legacy);
+        assert_eq!(
+            detect(&[b"\x80\x04\x95\x0D\0\0\0\0\0\0\0", LEGACY_NUMBER].concat()).unwrap(),
+            Container::Legacy
+        );
         assert_eq!(detect(&long(b"\x10\0\0\0\0\0\0\0{")).unwrap(), Container::Safetensors);
         for (bytes, word) in [
             (&b""[..], "empty"),

@@ -86,7 +86,8 @@ impl Record {
         if self.bytes > bytes_max {
             return Err(Fault::TooLargeInflated { size: self.bytes, limit: bytes_max });
         }
-        let failed = |problem: String| Fault::Inflate { offset: self.data_offset, method: self.method, problem };
+        let failed =
+            |problem: String| Fault::Inflate { offset: self.data_offset, method: self.method, problem };
         let options = ZipReadOptions::new()
             .override_compressed_size(self.packed_bytes)
             .override_uncompressed_size(self.bytes)

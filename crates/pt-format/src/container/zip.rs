@@ -214,7 +214,9 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         let file_bytes = source.len();
         let mut tail = read_window(source, file_bytes.saturating_sub(TAIL_BYTES), file_bytes)?;
         let mut end = find_end(source, &tail, file_bytes);
-        if matches!(end, Err(Error::Archive { problem: ArchiveProblem::NoEnd, .. })) && file_bytes > TAIL_BYTES {
+        if matches!(end, Err(Error::Archive { problem: ArchiveProblem::NoEnd, .. }))
+            && file_bytes > TAIL_BYTES
+        {
             // A long comment: look once more, as far back as an end record can begin.
             tail = read_window(source, file_bytes.saturating_sub(COMMENT_BYTES_MAX + END_BYTES), file_bytes)?;
             end = find_end(source, &tail, file_bytes);
@@ -382,7 +384,8 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         };
         let backward = entry.limit.checked_sub(descriptor)?.checked_sub(entry.packed_size)?;
 
-        let header = entry.header_offset + LOCAL_HEADER_BYTES + u64::from(entry.name_bytes) + PADDING_FIELD_BYTES;
+        let header =
+            entry.header_offset + LOCAL_HEADER_BYTES + u64::from(entry.name_bytes) + PADDING_FIELD_BYTES;
         let agrees = |zip64_bytes: u64| {
             (header + zip64_bytes).checked_next_multiple_of(self.alignment) == Some(backward)
         };
@@ -403,8 +406,8 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         let header = self
             .read(entry.header_offset, LOCAL_HEADER_BYTES as usize + name.len())
             .map_err(|_| self.record_error(entry, Fault::LocalHeader { offset: entry.header_offset }))?;
-        let data_start =
-            local_data_start(&header, entry.header_offset, name).map_err(|fault| self.record_error(entry, fault))?;
+        let data_start = local_data_start(&header, entry.header_offset, name)
+            .map_err(|fault| self.record_error(entry, fault))?;
         match data_start.checked_add(entry.packed_size) {
             Some(end) if end <= entry.limit => Ok(data_start),
             _ => Err(self.record_error(
@@ -426,7 +429,11 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
     }
 
     /// Hands over the bytes of a record, and where in them it lies, without copying what was prefetched.
-    pub(crate) fn take_record(&mut self, index: usize, bytes_max: u64) -> Result<(Cow<'s, [u8]>, usize, usize)> {
+    pub(crate) fn take_record(
+        &mut self,
+        index: usize,
+        bytes_max: u64,
+    ) -> Result<(Cow<'s, [u8]>, usize, usize)> {
         let entry = self.entries[index];
         if !entry.is_stored() || entry.fault().is_some() || entry.size > bytes_max {
             let bytes = self.read_record(index, bytes_max)?.into_owned();
@@ -444,7 +451,9 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
                     Cow::Owned(bytes) if bytes.len() < 2 * length + TAIL_BYTES as usize => {
                         Cow::Owned(std::mem::take(window).bytes.into_owned())
                     }
-                    Cow::Owned(bytes) => return Ok((Cow::Owned(bytes[start..start + length].to_vec()), 0, length)),
+                    Cow::Owned(bytes) => {
+                        return Ok((Cow::Owned(bytes[start..start + length].to_vec()), 0, length));
+                    }
                 };
                 return Ok((bytes, start, start + length));
             }
@@ -465,7 +474,9 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         let mut at = 0;
         while at < directory.len() {
             let index = self.entries.len();
-            let bad = |what| Error::archive(end.directory_offset + at as u64, ArchiveProblem::Entry { index, what });
+            let bad = |what| {
+                Error::archive(end.directory_offset + at as u64, ArchiveProblem::Entry { index, what })
+            };
             let fixed: &[u8; DIRECTORY_ENTRY_BYTES] =
                 directory[at..].first_chunk().ok_or_else(|| bad("cut off"))?;
             if fixed.first_chunk() != Some(DIRECTORY_SIGNATURE) {
@@ -618,7 +629,8 @@ fn read_end<S: Source + ?Sized>(source: &S, tail: &Window<'_>, record: &[u8], of
         directory_bytes: u32_at(record, 12).into(),
         directory_offset: u32_at(record, 16).into(),
     };
-    let mut disks = [u16_at(record, 4), u16_at(record, 6)].into_iter().any(|disk| disk != 0 && disk != u16::MAX);
+    let mut disks =
+        [u16_at(record, 4), u16_at(record, 6)].into_iter().any(|disk| disk != 0 && disk != u16::MAX);
     let mut expected_end = offset;
 
     let bytes_at = |at: u64, length: u64| match tail.get(at, length as usize) {
@@ -636,12 +648,15 @@ fn read_end<S: Source + ?Sized>(source: &S, tail: &Window<'_>, record: &[u8], of
         }
         let record64 = bytes_at(at, END64_BYTES)?;
         let record64_bytes = u64_at(&record64, 4).saturating_add(12);
-        if !record64.starts_with(END64_SIGNATURE) || at.checked_add(record64_bytes) != Some(offset - LOCATOR_BYTES) {
+        if !record64.starts_with(END64_SIGNATURE)
+            || at.checked_add(record64_bytes) != Some(offset - LOCATOR_BYTES)
+        {
             return fail(ArchiveProblem::Zip64Place(at));
         }
         disks |= u32_at(&record64, 16) != 0 || u32_at(&record64, 20) != 0;
         let wide = [u64_at(&record64, 32), u64_at(&record64, 40), u64_at(&record64, 48)];
-        let narrow = [(end.entries, 0xFFFF), (end.directory_bytes, 0xFFFF_FFFF), (end.directory_offset, 0xFFFF_FFFF)];
+        let narrow =
+            [(end.entries, 0xFFFF), (end.directory_bytes, 0xFFFF_FFFF), (end.directory_offset, 0xFFFF_FFFF)];
         for ((wide, (narrow, sentinel)), field) in
             wide.iter().zip(narrow).zip(["the entry count", "the directory length", "the directory offset"])
         {

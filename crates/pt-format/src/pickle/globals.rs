@@ -115,7 +115,10 @@ impl Known {
             b"Size" => Self::Size,
             b"device" => Self::Device,
             b"Tensor" => Self::TensorClass,
-            b"per_tensor_affine" | b"per_channel_affine" | b"per_tensor_symmetric" | b"per_channel_symmetric"
+            b"per_tensor_affine"
+            | b"per_channel_affine"
+            | b"per_tensor_symmetric"
+            | b"per_channel_symmetric"
             | b"per_channel_affine_float_qparams" => Self::QScheme,
             _ if name.ends_with(b"Storage") => Self::Storage,
             _ if name.ends_with(b"Tensor") => Self::TypedTensor,
@@ -161,7 +164,8 @@ pub(crate) fn modern_name<'n>(module: &'n [u8], name: &'n [u8]) -> Option<(&'n [
 fn is_dtype(name: &[u8]) -> bool {
     let name = std::str::from_utf8(name).unwrap_or("");
     let sub_byte = name.strip_prefix('u').unwrap_or(name).strip_prefix("int");
-    crate::DType::from_name(name).is_some() || matches!(sub_byte, Some("1" | "2" | "3" | "4" | "5" | "6" | "7"))
+    crate::DType::from_name(name).is_some()
+        || matches!(sub_byte, Some("1" | "2" | "3" | "4" | "5" | "6" | "7"))
 }
 
 #[cfg(test)]

@@ -222,7 +222,8 @@ impl<'s, 'a> Machine<'s, 'a> {
             }
             op::BINSTRING => {
                 let length = self.u32("string length")? as i32;
-                let length = u64::try_from(length).map_err(|_| PickleProblem::NegativeLength(length.into()))?;
+                let length =
+                    u64::try_from(length).map_err(|_| PickleProblem::NegativeLength(length.into()))?;
                 self.byte_string(length)?;
             }
             op::LONG1 => {
@@ -231,7 +232,8 @@ impl<'s, 'a> Machine<'s, 'a> {
             }
             op::LONG4 => {
                 let length = self.u32("integer length")? as i32;
-                let length = u64::try_from(length).map_err(|_| PickleProblem::NegativeLength(length.into()))?;
+                let length =
+                    u64::try_from(length).map_err(|_| PickleProblem::NegativeLength(length.into()))?;
                 self.long(length)?;
             }
             op::MEMOIZE => self.memo_put((self.memo.len() + self.sparse_memo.len()) as u64, opcode)?,
@@ -243,15 +245,17 @@ impl<'s, 'a> Machine<'s, 'a> {
                 self.need(2, opcode)?;
                 let (name, module) = (self.pop(opcode)?, self.pop(opcode)?);
                 match (module, name) {
-                    (Raw::Str { length, start }, Raw::Str { length: name_length, start: name_start }) => self
-                        .global(Text { start, length }, Text { start: name_start, length: name_length }),
+                    (Raw::Str { length, start }, Raw::Str { length: name_length, start: name_start }) => {
+                        self.global(Text { start, length }, Text { start: name_start, length: name_length })
+                    }
                     _ => return Err(wrong_kind(opcode, "two strings")),
                 }
             }
             op::NEWOBJ => self.reduce(opcode)?,
             op::NEWOBJ_EX => {
                 let kwargs = self.pop(opcode)?;
-                let kwargs = kwargs.node().ok_or_else(|| wrong_kind(opcode, "a dict of keyword arguments"))?;
+                let kwargs =
+                    kwargs.node().ok_or_else(|| wrong_kind(opcode, "a dict of keyword arguments"))?;
                 self.reduce(opcode)?;
                 let extra = self.extra_of_top(opcode)?;
                 self.tree.extras[extra as usize].kwargs = kwargs;
@@ -281,7 +285,7 @@ impl<'s, 'a> Machine<'s, 'a> {
             }
             op::DICT => {
                 let from = self.mark(opcode)?;
-                if (self.stack.len() - from) % 2 != 0 {
+                if !(self.stack.len() - from).is_multiple_of(2) {
                     return Err(PickleProblem::OddItems);
                 }
                 let mut sequence = Sequence::default();
@@ -333,9 +337,14 @@ impl<'s, 'a> Machine<'s, 'a> {
                 let index = self.decimal_line("memo index")?;
                 self.memo_put(index, opcode)?;
             }
-            op::PERSID => return Err(refused(opcode, "text persistent ids name storages that no file holds")),
+            op::PERSID => {
+                return Err(refused(opcode, "text persistent ids name storages that no file holds"));
+            }
             op::EXT1 | op::EXT2 | op::EXT4 => {
-                return Err(refused(opcode, "extension codes mean something only to the process that wrote them"));
+                return Err(refused(
+                    opcode,
+                    "extension codes mean something only to the process that wrote them",
+                ));
             }
             op::NEXT_BUFFER | op::READONLY_BUFFER => {
                 return Err(refused(opcode, "the buffer it stands for is not in the file"));
@@ -398,7 +407,9 @@ impl<'s, 'a> Machine<'s, 'a> {
     fn global(&mut self, mut module: Text, mut name: Text) {
         if self.protocol < PROTOCOL_OF_PYTHON_3 {
             let modern = modern_name(self.text_bytes(module), self.text_bytes(name));
-            if let Some((new_module, new_name)) = modern.map(|(module, name)| (module.to_vec(), name.to_vec())) {
+            if let Some((new_module, new_name)) =
+                modern.map(|(module, name)| (module.to_vec(), name.to_vec()))
+            {
                 (module, name) = (self.keep(&new_module), self.keep(&new_name));
             }
         }
@@ -461,7 +472,7 @@ impl<'s, 'a> Machine<'s, 'a> {
     }
 
     fn set_items(&mut self, from: usize, opcode: u8) -> Step {
-        if (self.stack.len() - from) % 2 != 0 {
+        if !(self.stack.len() - from).is_multiple_of(2) {
             return Err(PickleProblem::OddItems);
         }
         let id = self.target(from, opcode)?;
@@ -528,7 +539,8 @@ impl<'s, 'a> Machine<'s, 'a> {
     // Memo.
 
     fn memo_put(&mut self, index: u64, opcode: u8) -> Step {
-        let value = *self.stack.last().ok_or(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) })?;
+        let value =
+            *self.stack.last().ok_or(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) })?;
         match usize::try_from(index) {
             Ok(slot) if slot == self.memo.len() => self.memo.push(Some(value)),
             Ok(slot) if slot < self.memo.len() => self.memo[slot] = Some(value),
@@ -660,7 +672,8 @@ impl<'s, 'a> Machine<'s, 'a> {
     fn push_long(&mut self, text: Text) {
         let bytes = self.text_bytes(text);
         let fill = if bytes.last().is_some_and(|&top| top & 0x80 != 0) { 0xFF } else { 0 };
-        let fits = bytes.len() <= 8 || bytes[8..].iter().all(|&byte| byte == fill) && (bytes[7] ^ fill) & 0x80 == 0;
+        let fits =
+            bytes.len() <= 8 || bytes[8..].iter().all(|&byte| byte == fill) && (bytes[7] ^ fill) & 0x80 == 0;
         if fits {
             let mut wide = [fill; 8];
             let kept = bytes.len().min(8);
@@ -700,7 +713,10 @@ impl<'s, 'a> Machine<'s, 'a> {
             Some(digits) => (true, digits),
             None => (false, text),
         };
-        if digits.is_empty() || digits.len() > DECIMAL_DIGITS_MAX || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        if digits.is_empty()
+            || digits.len() > DECIMAL_DIGITS_MAX
+            || !digits.bytes().all(|b| b.is_ascii_digit())
+        {
             return Err(malformed);
         }
         let bytes = twos_complement(digits, negative);
@@ -732,7 +748,8 @@ impl<'s, 'a> Machine<'s, 'a> {
     /// Raw-unicode-escape: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
     fn unicode_line(&mut self) -> Step {
         let line = self.line("unicode string")?;
-        let decoded = unescape_unicode(self.text_bytes(line)).ok_or(PickleProblem::Malformed("unicode string"))?;
+        let decoded =
+            unescape_unicode(self.text_bytes(line)).ok_or(PickleProblem::Malformed("unicode string"))?;
         let text = self.keep(&decoded);
         self.push(Raw::string(text));
         Ok(())
@@ -868,7 +885,10 @@ mod tests {
         assert_eq!(twos_complement("9223372036854775808", true)[..8], [0, 0, 0, 0, 0, 0, 0, 0x80]);
         // 2^64 + 1 and 2^128 - 1: carries from word to word.
         assert_eq!(twos_complement("18446744073709551617", false)[..16], ((1u128 << 64) + 1).to_le_bytes());
-        assert_eq!(twos_complement("340282366920938463463374607431768211455", false)[..17], [[0xFF; 16].as_slice(), &[0]].concat());
+        assert_eq!(
+            twos_complement("340282366920938463463374607431768211455", false)[..17],
+            [[0xFF; 16].as_slice(), &[0]].concat()
+        );
     }
 
     #[test]

@@ -71,7 +71,12 @@ impl<'c> Conversion<'c> {
         let limits = &value.checkpoint.limits;
         self.produced += 1;
         if self.produced > limits.expanded_values {
-            return Err(limit("values in a converted subtree", self.produced, limits.expanded_values, "expanded_values"));
+            return Err(limit(
+                "values in a converted subtree",
+                self.produced,
+                limits.expanded_values,
+                "expanded_values",
+            ));
         }
         let kind = value.kind();
         let todo: Vec<Value<'c>> = match kind {
@@ -93,13 +98,16 @@ impl<'c> Conversion<'c> {
                 return Ok(Some(Plain::Bytes(bytes.into_owned())));
             }
             Kind::List | Kind::Tuple | Kind::Size | Kind::Set | Kind::FrozenSet => value.items().collect(),
-            Kind::Dict | Kind::OrderedDict => {
-                value.entries().flat_map(|(key, value)| [key, value]).collect()
-            }
+            Kind::Dict | Kind::OrderedDict => value.entries().flat_map(|(key, value)| [key, value]).collect(),
             _ => return Err(self.not_plain(&format!("{value:?}"))),
         };
         if self.stack.len() >= limits.nesting {
-            return Err(limit("nesting of a converted subtree", self.stack.len() + 1, limits.nesting, "nesting"));
+            return Err(limit(
+                "nesting of a converted subtree",
+                self.stack.len() + 1,
+                limits.nesting,
+                "nesting",
+            ));
         }
         let identity = value.identity();
         if self.stack.iter().any(|open| open.identity == identity) {
@@ -112,7 +120,9 @@ impl<'c> Conversion<'c> {
 
     fn close(&self, open: Open<'c>) -> Result<Plain> {
         let hashable = |value: Plain| {
-            value.into_hashable().map_err(|_| self.not_plain("a set element or dict key that is not hashable"))
+            value
+                .into_hashable()
+                .map_err(|_| self.not_plain("a set element or dict key that is not hashable"))
         };
         Ok(match open.kind {
             Kind::List => Plain::List(open.done),

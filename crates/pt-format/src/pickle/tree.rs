@@ -124,7 +124,12 @@ pub(crate) struct Extra {
 
 impl Default for Extra {
     fn default() -> Self {
-        Self { appended: Sequence::default(), pairs: Sequence::default(), states: Sequence::default(), kwargs: NONE }
+        Self {
+            appended: Sequence::default(),
+            pairs: Sequence::default(),
+            states: Sequence::default(),
+            kwargs: NONE,
+        }
     }
 }
 
@@ -254,11 +259,13 @@ impl<'s> Tree<'s> {
             Node::Tuple(run) | Node::FrozenSet(run) => run.length as usize,
             Node::List(sequence) | Node::Set(sequence) => sequence.length as usize,
             // The argument of a `torch.Size`; one in another would be none.
-            Node::Object { args, .. } => match self.args(args).first().and_then(|arg| arg.node()).map(|n| self.node(n)) {
-                Some(Node::Tuple(run)) => run.length as usize,
-                Some(Node::List(sequence)) => sequence.length as usize,
-                _ => 0,
-            },
+            Node::Object { args, .. } => {
+                match self.args(args).first().and_then(|arg| arg.node()).map(|n| self.node(n)) {
+                    Some(Node::Tuple(run)) => run.length as usize,
+                    Some(Node::List(sequence)) => sequence.length as usize,
+                    _ => 0,
+                }
+            }
             _ => 0,
         }
     }

@@ -236,7 +236,9 @@ impl<'c> Value<'c> {
         }
         match self.call()? {
             (Known::Bytes | Known::ByteArray, [], ..) => Some(Cow::Borrowed(&[])),
-            (Known::ByteArray, &[content], ..) if matches!(content, Raw::Bytes { .. }) => self.with(content).as_bytes(),
+            (Known::ByteArray, &[content], ..) if matches!(content, Raw::Bytes { .. }) => {
+                self.with(content).as_bytes()
+            }
             (Known::ByteArray, &[content], ..) => match self.with(content).call()? {
                 (Known::CodecsEncode, args, ..) => self.encoded(args),
                 _ => None,
@@ -378,7 +380,8 @@ impl<'c> Value<'c> {
             // Python 2 writes OrderedDict([[key, value], …]).
             Some((Known::OrderedDict, &[list], ..)) => {
                 let pairs = tree.elements(list).into_iter().flatten();
-                let pairs = pairs.filter_map(|pair| tree.elements(pair).and_then(|mut p| p.next().zip(p.next())));
+                let pairs =
+                    pairs.filter_map(|pair| tree.elements(pair).and_then(|mut p| p.next().zip(p.next())));
                 return self.resolve(pairs.collect());
             }
             Some((.., extra)) => Pairs::of(tree.sequence(tree.extra(extra).pairs)),
@@ -414,7 +417,9 @@ impl<'c> Value<'c> {
     /// Finds a child by its component in a path: a part of a composite tensor, a dict entry, an attribute of an object,
     /// an element by decimal position. Where a string and another key look the same, the string is meant.
     pub fn get(self, key: &str) -> Option<Value<'c>> {
-        if let Some((_, part)) = self.as_tensor().and_then(|tensor| tensor.parts().find(|(name, _)| name == key)) {
+        if let Some((_, part)) =
+            self.as_tensor().and_then(|tensor| tensor.parts().find(|(name, _)| name == key))
+        {
             return Some(part);
         }
         let named = |(k, v): (Value<'c>, Value<'c>)| (k.as_str_bytes() == Some(key.as_bytes())).then_some(v);
@@ -425,7 +430,9 @@ impl<'c> Value<'c> {
             return Some(found);
         }
         // Integer keys as in optimizer states, and odder ones, as paths show them; then positions.
-        let shown = |(k, v): (Value<'c>, Value<'c>)| (k.as_str_bytes().is_none() && k.component() == key).then_some(v);
+        let shown = |(k, v): (Value<'c>, Value<'c>)| {
+            (k.as_str_bytes().is_none() && k.component() == key).then_some(v)
+        };
         if let Some(found) = self.entries().filter_map(shown).last() {
             return Some(found);
         }

@@ -159,9 +159,7 @@ fn class_dtype(tree: &Tree<'_>, class: NodeId) -> Result<(Option<DType>, u64), F
 pub(crate) fn count(tree: &Tree<'_>, value: Raw, what: &'static str) -> Result<u64, Fault> {
     match value {
         Raw::Int(value) => u64::try_from(value).map_err(|_| Fault::Negative { what, value }),
-        Raw::Node(node) if matches!(tree.node(node), Node::BigInt { .. }) => {
-            Err(Fault::Overflow { what })
-        }
+        Raw::Node(node) if matches!(tree.node(node), Node::BigInt { .. }) => Err(Fault::Overflow { what }),
         _ => Err(Fault::Malformed { what, problem: "not an integer" }),
     }
 }

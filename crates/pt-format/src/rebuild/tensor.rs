@@ -91,7 +91,9 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                     let (data, grad) = match state[..] {
                         [data, _, _, grad, _] => (Some(data), Some(grad)),
                         [grad, ..] => (call.args.first().copied(), Some(grad)),
-                        _ => (call.args.first().copied(), call.args.get(1).copied().or(Some(Raw::Bool(true)))),
+                        _ => {
+                            (call.args.first().copied(), call.args.get(1).copied().or(Some(Raw::Bool(true))))
+                        }
                     };
                     parsed.flags.set(Flags::PARAMETER, call.known == Known::Parameter);
                     requires_grad = requires_grad.or(grad);
@@ -127,7 +129,10 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             match inner {
                 Some(inner) if is_tensor(self.tree, &inner) => call = inner,
                 _ => {
-                    parsed.fault = Some(Fault::Malformed { what: "the object to rebuild it from", problem: "no tensor" });
+                    parsed.fault = Some(Fault::Malformed {
+                        what: "the object to rebuild it from",
+                        problem: "no tensor",
+                    });
                     break;
                 }
             }
@@ -166,12 +171,17 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 _ => Err(arguments("_rebuild_tensor_v3", "fewer than 7 arguments")),
             },
             Known::RebuildTensor => match *args {
-                [storage, offset, size, stride, ..] => self.strided(parsed, storage, offset, size, stride, None),
+                [storage, offset, size, stride, ..] => {
+                    self.strided(parsed, storage, offset, size, stride, None)
+                }
                 _ => Err(arguments("_rebuild_tensor", "fewer than 4 arguments")),
             },
             Known::TypedTensor | Known::TensorClass => match self.elements(call.state)[..] {
                 [storage, offset, size, stride] => self.strided(parsed, storage, offset, size, stride, None),
-                _ => Err(Fault::Malformed { what: "its state", problem: "not (storage, offset, size, stride)" }),
+                _ => Err(Fault::Malformed {
+                    what: "its state",
+                    problem: "not (storage, offset, size, stride)",
+                }),
             },
             Known::RebuildQTensor => match *args {
                 [storage, offset, size, stride, quantizer, requires_grad, ..] => {
@@ -190,7 +200,12 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 [buffer, sizes, strides, offsets, ..] => {
                     parsed.layout = Layout::NestedStrided;
                     parsed.dtype = self.leaf_dtype(buffer);
-                    parsed.parts = parts([("#buffer", buffer), ("#sizes", sizes), ("#strides", strides), ("#offsets", offsets)]);
+                    parsed.parts = parts([
+                        ("#buffer", buffer),
+                        ("#sizes", sizes),
+                        ("#strides", strides),
+                        ("#offsets", offsets),
+                    ]);
                     Ok(())
                 }
                 _ => Err(arguments("_rebuild_nested_tensor", "fewer than 4 arguments")),
@@ -316,7 +331,8 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         let malformed = || arguments("_rebuild_qtensor", "malformed quantizer");
         let fields = self.elements(Some(quantizer));
         let (&scheme, rest) = fields.split_first().ok_or_else(malformed)?;
-        let scheme = scheme.node().filter(|&node| self.tree.known(node) == Known::QScheme).ok_or_else(malformed)?;
+        let scheme =
+            scheme.node().filter(|&node| self.tree.known(node) == Known::QScheme).ok_or_else(malformed)?;
         let scheme = self.tree.global_name(scheme).unwrap_or_default();
         let scheme = scheme.trim_start_matches("torch.").to_owned();
         parsed.quantizer = Some(match *rest {
@@ -403,10 +419,14 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             let inner = match call.known {
                 Known::RebuildTensorV3 => return self.dtype(*call.args.get(6)?).ok(),
                 Known::RebuildTensor | Known::RebuildTensorV2 | Known::RebuildQTensor => {
-                    let Node::Persistent(pid) = self.tree.node(call.args.first()?.node()?) else { return None };
+                    let Node::Persistent(pid) = self.tree.node(call.args.first()?.node()?) else {
+                        return None;
+                    };
                     let class = self.tree.args(self.tree.items[pid as usize].node()?).get(1)?.node()?;
                     let global = self.tree.global(class)?;
-                    return DType::from_storage_class(std::str::from_utf8(self.tree.bytes(global.name)).ok()?);
+                    return DType::from_storage_class(
+                        std::str::from_utf8(self.tree.bytes(global.name)).ok()?,
+                    );
                 }
                 Known::RebuildFromType | Known::RebuildFromTypeV2 => {
                     let [function, _, args, ..] = call.args else { return None };
@@ -431,7 +451,9 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
     }
 
     fn elements(&self, value: Option<Raw>) -> Vec<Raw> {
-        value.and_then(|value| self.tree.elements(value)).map_or_else(Vec::new, |items| items.take(16).collect())
+        value
+            .and_then(|value| self.tree.elements(value))
+            .map_or_else(Vec::new, |items| items.take(16).collect())
     }
 }
 

@@ -406,10 +406,10 @@ impl<'t> Walk<'t, '_, '_> {
             Known::Set | Known::FrozenSet => {
                 let list = tree.args(args).first().and_then(|list| list.node());
                 let elements = list.and_then(|list| Some((list, tree.elements(Raw::Node(list))?)));
-                if let Some((list, items)) = elements {
-                    if let Some(place) = self.enter(list, inside) {
-                        self.open_set(list, items, step, place);
-                    }
+                if let Some((list, items)) = elements
+                    && let Some(place) = self.enter(list, inside)
+                {
+                    self.open_set(list, items, step, place);
                 }
             }
             _ => self.open_args(args, step, inside),
@@ -456,9 +456,9 @@ impl<'t> Walk<'t, '_, '_> {
             return self.open_parts(None, step, place, vec![(Component::Fixed("__state__"), state)]);
         }
         if let Some(place) = self.enter(node, place) {
-            let is_module = [&b"_modules"[..], b"_parameters", b"_buffers"]
-                .iter()
-                .all(|key| tree.pairs(state).into_iter().flatten().any(|(k, _)| tree.str_bytes(k) == Some(*key)));
+            let is_module = [&b"_modules"[..], b"_parameters", b"_buffers"].iter().all(|key| {
+                tree.pairs(state).into_iter().flatten().any(|(k, _)| tree.str_bytes(k) == Some(*key))
+            });
             self.open_pairs(node, state, step, place, is_module);
         }
     }
@@ -593,7 +593,9 @@ impl<'t> Walk<'t, '_, '_> {
 /// Looks through the calls that TorchScript puts around lists and dicts, as far as `Value` does.
 fn unwrapped(tree: &Tree<'_>, mut value: Raw) -> Raw {
     for _ in 0..JIT_WRAPPERS_MAX {
-        let Some(Node::Object { callable, args, .. }) = value.node().map(|node| tree.node(node)) else { break };
+        let Some(Node::Object { callable, args, .. }) = value.node().map(|node| tree.node(node)) else {
+            break;
+        };
         if tree.known(callable) != Known::JitContainer {
             break;
         }
@@ -624,7 +626,8 @@ fn details(parsed: &mut Parsed) -> Option<Arc<Details>> {
         parts: parsed.parts.clone(),
     };
     let Details { fault, quantizer, coalesced, state, parts } = &details;
-    let any = fault.is_some() || quantizer.is_some() || coalesced.is_some() || state.is_some() || !parts.is_empty();
+    let any =
+        fault.is_some() || quantizer.is_some() || coalesced.is_some() || state.is_some() || !parts.is_empty();
     any.then(|| Arc::new(details))
 }
 

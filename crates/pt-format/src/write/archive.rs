@@ -3,7 +3,7 @@
 use std::io::{Seek, Write};
 
 use zip::CompressionMethod;
-use zip::write::{FileOptions, ExtendedFileOptions, ZipWriter};
+use zip::write::{ExtendedFileOptions, FileOptions, ZipWriter};
 
 use crate::write::pickler::{Pickled, Written};
 use crate::write::{Error, Options, Result};

@@ -157,10 +157,8 @@ impl<'a> Tensor<'a> {
         storage_offset: u64,
         storage: &Storage<'a>,
     ) -> Result<Self> {
-        let quantized = matches!(
-            dtype,
-            DType::QInt8 | DType::QUInt8 | DType::QInt32 | DType::QUInt4x2 | DType::QUInt2x4
-        );
+        let quantized =
+            matches!(dtype, DType::QInt8 | DType::QUInt8 | DType::QInt32 | DType::QUInt4x2 | DType::QUInt2x4);
         if quantized {
             return Err(Error::Unsupported { dtype });
         }

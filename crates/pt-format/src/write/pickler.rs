@@ -131,7 +131,10 @@ impl<'o> Pickler<'o> {
         }
         // dtypes without a storage class of their own look into untyped bytes.
         let class = tensor.dtype.storage_class();
-        self.global("torch._utils", if class.is_some() { "_rebuild_tensor_v2" } else { "_rebuild_tensor_v3" });
+        self.global(
+            "torch._utils",
+            if class.is_some() { "_rebuild_tensor_v2" } else { "_rebuild_tensor_v3" },
+        );
         self.out.push(op::MARK);
 
         let (key, contiguous) = self.storage(tensor);
@@ -196,7 +199,8 @@ impl<'o> Pickler<'o> {
     }
 
     fn count(&mut self, count: u64) -> Result<()> {
-        let count = i64::try_from(count).map_err(|_| Error::Options(format!("{count} does not fit into 63 bits")))?;
+        let count =
+            i64::try_from(count).map_err(|_| Error::Options(format!("{count} does not fit into 63 bits")))?;
         self.int(count);
         Ok(())
     }
@@ -217,7 +221,8 @@ impl<'o> Pickler<'o> {
     }
 
     fn str(&mut self, text: &str) -> Result<()> {
-        let length = u32::try_from(text.len()).map_err(|_| Error::Options("a string is longer than 4 GiB".into()))?;
+        let length =
+            u32::try_from(text.len()).map_err(|_| Error::Options("a string is longer than 4 GiB".into()))?;
         self.out.push(op::BINUNICODE);
         self.out.extend_from_slice(&length.to_le_bytes());
         self.out.extend_from_slice(text.as_bytes());
