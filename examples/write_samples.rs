@@ -73,7 +73,7 @@ fn values() -> Object<'static> {
         ("empty", Object::tuple([Object::list([]), Object::tuple([]), Object::Dict(vec![])])),
         ("long", Object::list((0..2500).map(Object::from))),
         ("keys", Object::dict([(1, "one".into()), (2, "two".into())])),
-        ("deep", (0..500).fold(Object::None, |inner, _| Object::list([inner]))),
+        ("deep", (0..100).fold(Object::None, |inner, _| Object::list([inner]))),
     ])
 }
 

@@ -172,261 +172,9 @@ fn correct_checksum(bytes: &mut [u8]) {
 /// Small pickles that name the same things over and over, or nest them, so that a careless walk takes forever.
 #[test]
 fn bombs_go_off_harmlessly() {
-    const MANY: usize = 100_000;
-    let tensor_args = |pickle: Pickle| {
-        pickle.storage("0", 1).raw(b"K\0(K\x01t(K\x01t\x89").global("collections", "OrderedDict").raw(b")R")
-    };
-    let v2 = || Pickle::new().global("torch._utils", "_rebuild_tensor_v2").put(0).raw("0");
-    let bombs: Vec<(&str, Vec<u8>)> = vec![
-        (
-            "a dict many times",
-            Pickle::new().dict_of(MANY).put(0).raw("0](").times(MANY, b"h\0").raw("e").stop(),
-        ),
-        (
-            "an object of many states many times",
-            Pickle::new()
-                .raw("}")
-                .put(1)
-                .raw("0")
-                .global("a", "B")
-                .raw(b")\x81")
-                .put(0)
-                .times(MANY, b"h\x01b")
-                .raw("0](")
-                .times(MANY, b"h\0")
-                .raw("e")
-                .stop(),
-        ),
-        (
-            "objects that share a state",
-            Pickle::new()
-                .dict_of(MANY)
-                .put(0)
-                .raw("0")
-                .global("a", "B")
-                .put(1)
-                .raw("0](")
-                .times(MANY, b"h\x01)\x81h\0b")
-                .raw("e")
-                .stop(),
-        ),
-        (
-            "objects that share arguments",
-            Pickle::new()
-                .raw("(")
-                .times(MANY, "K\x05")
-                .raw("t")
-                .put(0)
-                .raw("0")
-                .global("a", "B")
-                .put(1)
-                .raw("0](")
-                .times(MANY, b"h\x01h\0R")
-                .raw("e")
-                .stop(),
-        ),
-        (
-            "ordered dicts that share a list of pairs",
-            Pickle::new()
-                .raw("](")
-                .times(MANY, "]K\x01aK\x02a")
-                .raw(b"e\x85")
-                .put(0)
-                .raw("0")
-                .global("collections", "OrderedDict")
-                .put(1)
-                .raw("0](")
-                .times(MANY, b"h\x01h\0R")
-                .raw("e")
-                .stop(),
-        ),
-        (
-            "sets that share a list",
-            Pickle::new()
-                .raw("](")
-                .times(MANY, ")")
-                .raw(b"e\x85")
-                .put(0)
-                .raw("0")
-                .global("__builtin__", "set")
-                .put(1)
-                .raw("0](")
-                .times(MANY, b"h\x01h\0R")
-                .raw("e")
-                .stop(),
-        ),
-        (
-            "tensors that share metadata",
-            tensor_args(v2().raw("("))
-                .dict_of(MANY)
-                .raw("t")
-                .put(1)
-                .raw("0](")
-                .times(MANY, b"h\0h\x01R")
-                .raw("e")
-                .stop(),
-        ),
-        (
-            "tensors that share a shape of high rank",
-            v2().raw("(")
-                .storage("0", 1)
-                .raw("K\0(")
-                .times(MANY, "K\x01")
-                .raw("t")
-                .put(2)
-                .get(2)
-                .raw(b"\x89)t")
-                .put(1)
-                .raw("0](")
-                .times(MANY, b"h\0h\x01R")
-                .raw("e")
-                .stop(),
-        ),
-        (
-            "tensors that share a state",
-            tensor_args(v2().raw("("))
-                .raw("t")
-                .put(1)
-                .raw("0")
-                .global("torch._tensor", "_rebuild_from_type_v2")
-                .put(2)
-                .raw("0(")
-                .get(0)
-                .global("a", "T")
-                .get(1)
-                .dict_of(MANY)
-                .raw("t")
-                .put(3)
-                .raw("0](")
-                .times(MANY, b"h\x02h\x03R")
-                .raw("e")
-                .stop(),
-        ),
-        (
-            "wrapper tensors that share a state",
-            Pickle::new()
-                .global("torch._tensor", "_rebuild_from_type_v2")
-                .put(2)
-                .raw("0(")
-                .global("torch._utils", "_rebuild_wrapper_subclass")
-                .global("a", "T")
-                .raw("(N")
-                .global("torch", "float32")
-                .raw(b"))K\0NN\x89t")
-                .dict_of(MANY)
-                .raw("t")
-                .put(3)
-                .raw("0](")
-                .times(MANY, b"h\x02h\x03R")
-                .raw("e")
-                .stop(),
-        ),
-        (
-            "tensors that share a shape",
-            v2().raw("(")
-                .storage("0", 1)
-                .raw("K\0(")
-                .times(64, "K\x01")
-                .raw("t")
-                .put(2)
-                .get(2)
-                .raw(b"\x89)t")
-                .put(1)
-                .raw("0](")
-                .times(3 * MANY, b"h\0h\x01R")
-                .raw("e")
-                .stop(),
-        ),
-        ("labels at every depth", Pickle::new().times(MANY, "](K\x01").times(MANY, "e").stop()),
-        (
-            "labels below long keys",
-            Pickle::new().raw("}").str(&"k".repeat(MANY * 10)).dict_of(MANY).raw("s.").stop(),
-        ),
-        (
-            "wrappers around wrappers",
-            Pickle::new()
-                .global("torch.jit._pickle", "restore_type_tag")
-                .put(0)
-                .raw("0")
-                .times(MANY, b"h\0")
-                .raw("K\x01")
-                .times(MANY, b"\x85R")
-                .stop(),
-        ),
-        (
-            "sets around sets",
-            Pickle::new()
-                .global("__builtin__", "set")
-                .put(0)
-                .raw("0")
-                .times(MANY, b"h\0")
-                .raw("]")
-                .times(MANY, b"\x85R")
-                .stop(),
-        ),
-        (
-            "ordered dicts around ordered dicts",
-            Pickle::new()
-                .global("collections", "OrderedDict")
-                .put(0)
-                .raw("0")
-                .times(MANY, b"h\0")
-                .raw("]")
-                .times(MANY, b"\x85R")
-                .stop(),
-        ),
-        (
-            "parameters around parameters",
-            Pickle::new()
-                .global("torch._utils", "_rebuild_parameter")
-                .put(0)
-                .raw("0")
-                .times(MANY, b"h\0")
-                .raw("]")
-                .times(MANY, b"\x85R")
-                .stop(),
-        ),
-        (
-            "modules around modules",
-            Pickle::new()
-                .global("a", "Module")
-                .put(0)
-                .raw("0")
-                .str("_modules")
-                .put(1)
-                .str("_parameters")
-                .put(2)
-                .str("_buffers")
-                .put(3)
-                .raw("000")
-                .times(MANY, b"h\0)\x81}(h\x02Nh\x03Nh\x01")
-                .raw("](")
-                .global("torch._utils", "_rebuild_parameter")
-                .put(4)
-                .times(MANY, b"h\x04)R")
-                .raw("e")
-                .times(MANY, "ub")
-                .stop(),
-        ),
-        (
-            "long decimals",
-            Pickle::new().raw("](").times(2000, format!("L{}L\n", "9".repeat(4300))).raw("e").stop(),
-        ),
-        (
-            "keys that are tuples",
-            Pickle::new()
-                .raw("(")
-                .times(MANY, "X\0\0\0\0")
-                .raw("t")
-                .put(0)
-                .raw("0}(")
-                .times(MANY, b"h\0h\0")
-                .raw("u")
-                .stop(),
-        ),
-    ];
-    for (what, pickle) in &bombs {
-        let bytes = torch_like("archive", &[("data.pkl", pickle), ("data/0", &[0; 4]), ("version", b"3\n")]);
+    for (what, pickle) in shared_values().into_iter().chain(shared_by_tensors()).chain(nested_values()) {
+        let pickle = pickle.stop();
+        let bytes = torch_like("archive", &[("data.pkl", &pickle), ("data/0", &[0; 4]), ("version", b"3\n")]);
         let start = Instant::now();
         let checkpoint = Checkpoint::parse(&bytes, &Limits::default());
         let outcome = match &checkpoint {
@@ -442,4 +190,94 @@ fn bombs_go_off_harmlessly() {
         println!("{what}: {} bytes, {took:?}, {outcome}", pickle.len());
         assert!(took < PATIENCE, "{what} took {took:?}");
     }
+}
+
+/// Enough to make anything quadratic obvious.
+const MANY: usize = 100_000;
+
+fn shared_values() -> Vec<(&'static str, Pickle)> {
+    let class = || Pickle::new().global("a", "B").keep(1);
+    let ordered_dict = || Pickle::new().global("collections", "OrderedDict").keep(1);
+    let set = || Pickle::new().global("__builtin__", "set").keep(1);
+    // Of arguments, each a list of this many elements.
+    let list = |pickle: Pickle, element: &str| pickle.list_of(MANY, element).raw(b"\x85").keep(0);
+    let one_object =
+        Pickle::new().raw("}").keep(1).global("a", "B").raw(b")\x81").times(MANY, b"h\x01b").keep(0);
+    vec![
+        ("a dict many times", Pickle::new().dict_of(MANY).keep(0).list_of(MANY, b"h\0")),
+        ("an object of many states many times", one_object.list_of(MANY, b"h\0")),
+        ("objects that share a state", class().dict_of(MANY).keep(0).list_of(MANY, b"h\x01)\x81h\0b")),
+        (
+            "objects that share arguments",
+            class().raw("(").times(MANY, "K\x05").raw("t").keep(0).list_of(MANY, b"h\x01h\0R"),
+        ),
+        ("ordered dicts that share pairs", list(ordered_dict(), "]K\x01aK\x02a").list_of(MANY, b"h\x01h\0R")),
+        ("sets that share a list", list(set(), ")").list_of(MANY, b"h\x01h\0R")),
+        (
+            "keys that are a long tuple",
+            Pickle::new()
+                .raw("(")
+                .times(MANY, "X\0\0\0\0")
+                .raw("t")
+                .keep(0)
+                .raw("}(")
+                .times(MANY, b"h\0h\0")
+                .raw("u"),
+        ),
+    ]
+}
+
+fn shared_by_tensors() -> Vec<(&'static str, Pickle)> {
+    let rebuild = || Pickle::new().global("torch._utils", "_rebuild_tensor_v2").keep(0);
+    let no_hooks = |pickle: Pickle| pickle.global("collections", "OrderedDict").raw(")R");
+    let plain_args = || no_hooks(rebuild().raw("(").storage("0", 1).raw(b"K\0(K\x01t(K\x01t\x89"));
+    let of_shape = |rank: usize| {
+        let sized = rebuild().raw("(").times(rank, "K\x01").raw("t").keep(2).raw("(").storage("0", 1);
+        no_hooks(sized.raw(b"K\0h\x02h\x02\x89")).raw("t").keep(1)
+    };
+    let from_type = |pickle: Pickle| pickle.global("torch._tensor", "_rebuild_from_type_v2").keep(2);
+    let subclass = from_type(plain_args().raw("t").keep(1)).raw(b"(h\0").global("a", "T").raw(b"h\x01");
+    let wrapper_args = |pickle: Pickle| pickle.raw("(N").global("torch", "float32").raw(b"))K\0NN\x89t");
+    let wrapper = from_type(Pickle::new()).raw("(").global("torch._utils", "_rebuild_wrapper_subclass");
+    let wrapper = wrapper_args(wrapper.global("a", "T"));
+    vec![
+        (
+            "tensors that share metadata",
+            plain_args().dict_of(MANY).raw("t").keep(1).list_of(MANY, b"h\0h\x01R"),
+        ),
+        ("tensors that share a shape of too many dimensions", of_shape(MANY).list_of(MANY, b"h\0h\x01R")),
+        ("tensors that share a shape", of_shape(64).list_of(3 * MANY, b"h\0h\x01R")),
+        ("tensors that share a state", subclass.dict_of(MANY).raw("t").keep(3).list_of(MANY, b"h\x02h\x03R")),
+        ("wrappers that share a state", wrapper.dict_of(MANY).raw("t").keep(3).list_of(MANY, b"h\x02h\x03R")),
+    ]
+}
+
+fn nested_values() -> Vec<(&'static str, Pickle)> {
+    let function = |module: &str, name: &str| Pickle::new().global(module, name).keep(0);
+    let tables = Pickle::new().str("_modules").keep(1).str("_parameters").keep(2).str("_buffers").keep(3);
+    let tables = tables.global("a", "Module").keep(0).global("torch._utils", "_rebuild_parameter").keep(4);
+    let modules =
+        tables.times(MANY, b"h\0)\x81}(h\x02Nh\x03Nh\x01").list_of(MANY, b"h\x04)R").times(MANY, "ub");
+    vec![
+        ("labels at every depth", Pickle::new().times(MANY, "](K\x01").times(MANY, "e")),
+        (
+            "labels below a long key",
+            Pickle::new().raw("}").str(&"k".repeat(10 * MANY)).dict_of(MANY).raw("s"),
+        ),
+        (
+            "TorchScript lists",
+            function("torch.jit._pickle", "restore_type_tag").nested_calls(MANY, 0, "K\x01"),
+        ),
+        ("sets around sets", function("__builtin__", "set").nested_calls(MANY, 0, "]")),
+        (
+            "ordered dicts around ordered dicts",
+            function("collections", "OrderedDict").nested_calls(MANY, 0, "]"),
+        ),
+        (
+            "parameters around parameters",
+            function("torch._utils", "_rebuild_parameter").nested_calls(MANY, 0, "]"),
+        ),
+        ("modules around modules", modules),
+        ("long decimals", Pickle::new().list_of(2000, format!("L{}L\n", "9".repeat(4300)))),
+    ]
 }

@@ -33,8 +33,9 @@ impl Pickle {
         self.raw(format!("c{module}\n{name}\n"))
     }
 
-    pub fn put(self, index: u8) -> Self {
-        self.raw([b'q', index])
+    /// Takes what is on top into the memo and off the stack.
+    pub fn keep(self, index: u8) -> Self {
+        self.raw([b'q', index, b'0'])
     }
 
     pub fn get(self, index: u8) -> Self {
@@ -48,6 +49,16 @@ impl Pickle {
             self = self.str(&format!("k{number}")).raw(b"K\0");
         }
         self.raw(b"u")
+    }
+
+    /// Appends a list, each element made by these opcodes.
+    pub fn list_of(self, count: usize, opcodes: impl AsRef<[u8]>) -> Self {
+        self.raw(b"](").times(count, opcodes).raw(b"e")
+    }
+
+    /// Appends calls around calls of what the memo holds: `f(f(f(inner)))`.
+    pub fn nested_calls(self, count: usize, index: u8, inner: &str) -> Self {
+        self.times(count, [b'h', index]).raw(inner).times(count, b"\x85R")
     }
 
     /// Appends the persistent id of a storage of floats.
