@@ -56,10 +56,11 @@ pub fn fixtures() -> Vec<Fixture> {
     files.into_iter().map(|(name, entry)| Fixture { name, entry }).collect()
 }
 
-/// Returns the fixtures that are a torch.save zip archive and must be read.
+/// Returns the fixtures that are torch.save files and must be read.
 pub fn readable_fixtures() -> Vec<Fixture> {
     let mut all = fixtures();
-    all.retain(|fixture| fixture.text("container") == "zip" && fixture.text("result") == "ok");
+    let containers = ["zip", "legacy"];
+    all.retain(|fixture| containers.contains(&fixture.text("container")) && fixture.text("result") == "ok");
     all
 }
 

@@ -2,11 +2,11 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::container::{Archive, ArchiveProblem, Container, detect};
+use crate::container::{Archive, ArchiveProblem, Container, Legacy, detect};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Machine, PersistentIds, Tree, Value};
-use crate::rebuild::{self, BareStorage, LeafRow, PathStep};
+use crate::rebuild::{self, BareStorage, LeafRow, PathStep, Records};
 use crate::source::Source;
 use crate::tensor::{Fault, Storage, StorageRow, Tensor, TensorRow};
 
@@ -73,8 +73,15 @@ impl<'s> Checkpoint<'s> {
     pub fn parse<S: Source + ?Sized>(source: &'s S, limits: &Limits) -> Result<Self> {
         match detect(source)? {
             Container::Zip => Self::parse_zip(Archive::parse(source)?, limits),
+            Container::Legacy => Self::parse_legacy(Legacy::parse(source, limits)?, limits),
             container => Err(Error::UnsupportedContainer { container }),
         }
+    }
+
+    fn parse_legacy(legacy: Legacy<'s>, limits: &Limits) -> Result<Self> {
+        let fingerprint = legacy_fingerprint(&legacy);
+        let (tree, records) = legacy.into_parts();
+        Self::assemble(tree, &records, limits, Container::Legacy, ByteOrder::Little, fingerprint)
     }
 
     fn parse_zip<S: Source + ?Sized>(mut archive: Archive<'s, S>, limits: &Limits) -> Result<Self> {
@@ -84,7 +91,19 @@ impl<'s> Checkpoint<'s> {
         let fingerprint =
             fingerprint(archive.directory(), &text[start..end], byte_order, archive.covers_content());
         let (tree, _) = Machine::run(text, start..end, PersistentIds::Storage, limits, &record)?;
-        let found = rebuild::walk(&tree, &archive, limits)?;
+        Self::assemble(tree, &archive, limits, Container::Zip, byte_order, fingerprint)
+    }
+
+    /// Finds the tensors in the values, whatever container they came from.
+    fn assemble(
+        tree: Tree<'s>,
+        records: &dyn Records,
+        limits: &Limits,
+        container: Container,
+        byte_order: ByteOrder,
+        fingerprint: Fingerprint,
+    ) -> Result<Self> {
+        let found = rebuild::walk(&tree, records, limits)?;
         Ok(Self {
             tree,
             tensors: found.tensors,
@@ -96,7 +115,7 @@ impl<'s> Checkpoint<'s> {
             node_states: found.states,
             bare_storages: found.bare_storages,
             limits: *limits,
-            container: Container::Zip,
+            container,
             byte_order,
             fingerprint,
             aliases_cut: found.aliases_cut,
@@ -213,8 +232,14 @@ pub fn fingerprint_of<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result
             let pickle = archive.read_record(pickle, limits.pickle_bytes)?;
             Ok(fingerprint(archive.directory(), &pickle, byte_order, archive.covers_content()))
         }
+        Container::Legacy => Ok(legacy_fingerprint(&Legacy::parse(source, limits)?)),
         container => Err(Error::UnsupportedContainer { container }),
     }
+}
+
+/// All the head says, counts of storages included as its persistent ids have them. There are no CRCs.
+fn legacy_fingerprint(legacy: &Legacy<'_>) -> Fingerprint {
+    fingerprint(&[], &legacy.tree.text[..legacy.head_bytes], ByteOrder::Little, false)
 }
 
 fn fingerprint(directory: &[u8], pickle: &[u8], byte_order: ByteOrder, covers_content: bool) -> Fingerprint {

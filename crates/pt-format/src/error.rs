@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::container::{ArchiveProblem, Container};
+use crate::container::{ArchiveProblem, Container, LegacyProblem};
 use crate::pickle::PickleProblem;
 use crate::tensor::Fault;
 
@@ -50,6 +50,14 @@ pub enum Error {
         offset: u64,
         /// What is wrong there.
         problem: ArchiveProblem,
+    },
+    /// The legacy file is damaged.
+    #[error("damaged legacy file at byte {offset}: {problem}")]
+    Legacy {
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        problem: LegacyProblem,
     },
     /// One record of the archive cannot be used.
     #[error("record `{record}`: {fault}")]

@@ -27,7 +27,7 @@ mod tensor;
 pub mod write;
 
 pub use crate::checkpoint::{ByteOrder, Checkpoint, Fingerprint, fingerprint_of};
-pub use crate::container::{Archive, ArchiveProblem, Container, Entry, Record, detect};
+pub use crate::container::{Archive, ArchiveProblem, Container, Entry, LegacyProblem, Record, detect};
 pub use crate::dtype::DType;
 pub use crate::element::Element;
 pub use crate::error::{Error, Result};

@@ -81,7 +81,7 @@ pub enum Fault {
         dtype: String,
     },
     /// The archive has no record for the storage.
-    #[error("the archive has no record `{record}` for its storage")]
+    #[error("the file has no record `{record}` for its storage")]
     MissingRecord {
         /// Name of the record.
         record: String,

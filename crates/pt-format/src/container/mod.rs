@@ -1,12 +1,15 @@
 //! Which container a file is, and the zip archive.
 
 mod detect;
+mod legacy;
 mod record;
 mod zip;
 
 use std::fmt;
 
 pub use self::detect::detect;
+pub(crate) use self::legacy::Legacy;
+pub use self::legacy::LegacyProblem;
 pub use self::record::Record;
 pub use self::zip::{Archive, ArchiveProblem, Entry};
 

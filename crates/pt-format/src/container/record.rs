@@ -45,6 +45,19 @@ pub(crate) fn name_hash(name: &[u8]) -> u32 {
 }
 
 impl Record {
+    /// Bytes that stand in the file as they are, without a header of their own.
+    pub(crate) fn plain(data_offset: u64, bytes: u64) -> Self {
+        Self {
+            header_offset: None,
+            data_offset,
+            packed_bytes: bytes,
+            bytes,
+            method: METHOD_STORED,
+            crc32: 0,
+            name_hash: 0,
+        }
+    }
+
     /// Returns whether the bytes lie in the file as they are.
     pub fn is_stored(&self) -> bool {
         self.method == METHOD_STORED

@@ -26,8 +26,13 @@ const MEMO_GAP_MAX: usize = 16;
 /// What persistent ids a pickle may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PersistentIds {
+    /// None at all.
+    None,
     /// `("storage", class, key, location, element count)`, as in zip archives.
     Storage,
+    /// The same with a sixth field, `None` or `(view key, offset, view element count)`; and
+    /// `("module", class, source file, source text)`, which stands for the class.
+    Legacy,
 }
 
 /// The machine: a stack, marks and a memo over one pickle.
@@ -523,12 +528,16 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     fn persistent_id(&mut self) -> Step {
         let id = self.pop(op::BINPERSID)?;
-        let PersistentIds::Storage = self.persistent_ids;
         let fields = id.node().map(|node| self.tree.args(node)).unwrap_or_default();
+        let tag = fields.first().and_then(|&tag| self.raw_text(tag));
         // Key and count are judged where the storage is used; here only the form is.
-        let is_storage = fields.len() >= 5 && self.raw_text(fields[0]) == Some(b"storage");
-        if !is_storage {
-            return Err(PickleProblem::PersistentId);
+        match (self.persistent_ids, tag, fields.len()) {
+            (PersistentIds::Storage | PersistentIds::Legacy, Some(b"storage"), 5..) => {}
+            (PersistentIds::Legacy, Some(b"module"), 2..) => {
+                self.push(fields[1]);
+                return Ok(());
+            }
+            _ => return Err(PickleProblem::PersistentId),
         }
         let item = self.tree.items.len() as u32;
         self.tree.items.push(id);

@@ -168,6 +168,27 @@ impl<'s> Tree<'s> {
         }
     }
 
+    /// Lets go of the text, to be given it again by [`Self::with_text`].
+    pub(crate) fn without_text(self) -> Tree<'static> {
+        Tree { text: Cow::Borrowed(&[]), ..self }
+    }
+
+    /// Takes the text its values refer to.
+    pub(crate) fn with_text(self, text: Cow<'_, [u8]>) -> Tree<'_> {
+        Tree { text, ..self }
+    }
+
+    /// Returns the bytes of a storage key: text, or an integer in decimal.
+    pub(crate) fn key_bytes(&self, key: Raw) -> Option<Cow<'_, [u8]>> {
+        match key {
+            Raw::Str { length, start } | Raw::Bytes { length, start } => {
+                Some(Cow::Borrowed(self.bytes(Text { start, length })))
+            }
+            Raw::Int(number) => Some(Cow::Owned(number.to_string().into_bytes())),
+            _ => None,
+        }
+    }
+
     pub(crate) fn into_owned(self) -> Tree<'static> {
         Tree { text: Cow::Owned(self.text.into_owned()), ..self }
     }

@@ -4,6 +4,7 @@ mod storage;
 mod tensor;
 mod walk;
 
+pub(crate) use self::storage::{Records, storage_class};
 pub(crate) use self::walk::Leaf as LeafRow;
 pub(crate) use self::walk::{
     BareStorage, Component, PathStep, ROW, shadowed_keys, slot_dicts, walk, write_component,

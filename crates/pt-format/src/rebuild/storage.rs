@@ -57,6 +57,8 @@ pub(crate) struct StorageTable<'r> {
     /// By number of the record: its storage, or [`UNUSED`].
     by_record: Vec<u32>,
     missing: HashMap<Vec<u8>, u32>,
+    /// Parts of storages, by the whole and their own key.
+    views: HashMap<(u32, Vec<u8>), u32>,
     rows: Vec<StorageRow>,
     /// Name of the record looked for last; kept for its memory.
     name: Vec<u8>,
@@ -74,34 +76,78 @@ pub(crate) struct StorageUse {
 
 impl<'r> StorageTable<'r> {
     pub(crate) fn new(records: &'r dyn Records) -> Self {
-        Self { records, by_record: Vec::new(), missing: HashMap::new(), rows: Vec::new(), name: Vec::new() }
+        Self {
+            records,
+            by_record: Vec::new(),
+            missing: HashMap::new(),
+            views: HashMap::new(),
+            rows: Vec::new(),
+            name: Vec::new(),
+        }
     }
 
     pub(crate) fn into_rows(self) -> Vec<StorageRow> {
         self.rows
     }
 
-    /// Returns the storage a persistent id names: `("storage", class, key, location, element count)`.
+    /// Returns the storage a persistent id names: `("storage", class, key, location, element count)`, and perhaps, in
+    /// legacy files, `(view key, offset, view element count)`, a part of that storage which is one of its own.
     pub(crate) fn storage(&mut self, tree: &Tree<'_>, pid: Raw) -> Result<StorageUse, Fault> {
+        let root = self.whole(tree, pid)?;
+        let fields = pid.node().map(|node| tree.args(node)).unwrap_or_default();
+        match fields.get(5) {
+            Some(&view) if !matches!(view, Raw::None) => self.view(tree, pid, view, root),
+            _ => Ok(root),
+        }
+    }
+
+    fn view(&mut self, tree: &Tree<'_>, pid: Raw, view: Raw, root: StorageUse) -> Result<StorageUse, Fault> {
+        let malformed = |problem| Fault::Malformed { what: "the storage view in its persistent id", problem };
+        let fields = view.node().map(|node| tree.args(node)).unwrap_or_default();
+        let &[key, offset, numel] = fields else { return Err(malformed("not (key, offset, element count)")) };
+        let key = tree.key_bytes(key).ok_or_else(|| malformed("without a key"))?.into_owned();
+        let itemsize = root.dtype.map_or(1, |dtype| dtype.itemsize() as u64);
+        let in_bytes = |value, what| {
+            let count = count(tree, value, what)?;
+            count.checked_mul(itemsize).ok_or(Fault::Overflow { what })
+        };
+        let offset = in_bytes(offset, "storage view offset")?;
+        let bytes = in_bytes(numel, "storage view element count")?;
+        let end = offset.checked_add(bytes).ok_or(Fault::Overflow { what: "storage view" })?;
+        if end > root.bytes {
+            return Err(Fault::OutOfStorage { needs: end, has: root.bytes });
+        }
+        let next = self.rows.len() as u32;
+        let index = *self.views.entry((root.index, key)).or_insert(next);
+        if index == next {
+            let whole = &self.rows[root.index as usize];
+            let record = whole.record.map(|record| Record::plain(record.data_offset + offset, bytes));
+            let row = StorageRow { pid, bytes, record, fault: whole.fault.clone() };
+            self.rows.push(row);
+        }
+        // A view met again must be the same part.
+        let row = &self.rows[index as usize];
+        let start = self.rows[root.index as usize].record.map(|record| record.data_offset + offset);
+        if row.bytes != bytes || row.record.map(|record| record.data_offset) != start {
+            return Err(malformed("unlike an earlier one with its key"));
+        }
+        Ok(StorageUse { index, bytes, dtype: root.dtype })
+    }
+
+    /// The storage a persistent id names, views aside.
+    fn whole(&mut self, tree: &Tree<'_>, pid: Raw) -> Result<StorageUse, Fault> {
         let malformed = |problem| Fault::Malformed { what: "the persistent id of its storage", problem };
         let fields = pid.node().map(|node| tree.args(node)).unwrap_or_default();
         let &[_, class, key, _, numel, ..] = fields else { return Err(malformed("shorter than 5 fields")) };
         let class = class.node().ok_or_else(|| malformed("without a class"))?;
         let numel = count(tree, numel, "storage element count")?;
-        let (dtype, itemsize) = class_dtype(tree, class)?;
+        let (dtype, itemsize) = storage_class(tree, class)?;
         let bytes = numel.checked_mul(itemsize).ok_or(Fault::Overflow { what: "storage length" })?;
-        let decimal;
-        let key_bytes = match key {
-            Raw::Str { .. } => tree.str_bytes(key).unwrap_or_default(),
-            Raw::Int(number) => {
-                decimal = number.to_string();
-                decimal.as_bytes()
-            }
-            _ => return Err(malformed("without a key that is text or integer")),
-        };
+        let key_bytes = tree.key_bytes(key);
+        let key_bytes = key_bytes.ok_or_else(|| malformed("without a key that is text or integer"))?;
 
         self.name.clear();
-        self.records.record_name(key_bytes, &mut self.name);
+        self.records.record_name(&key_bytes, &mut self.name);
         let record = self.records.find(&self.name);
         if self.rows.is_empty() {
             self.by_record.resize(self.records.count(), UNUSED);
@@ -109,7 +155,7 @@ impl<'r> StorageTable<'r> {
         }
         let known = match record {
             Some(record) => Some(self.by_record[record]).filter(|&index| index != UNUSED),
-            None => self.missing.get(key_bytes).copied(),
+            None => self.missing.get(&*key_bytes).copied(),
         };
         if let Some(index) = known {
             let row = &mut self.rows[index as usize];
@@ -132,7 +178,7 @@ impl<'r> StorageTable<'r> {
                 }
             }
             None => {
-                self.missing.insert(key_bytes.to_vec(), index);
+                self.missing.insert(key_bytes.into_owned(), index);
                 row.fault = Some(Box::new(Fault::MissingRecord { record: name() }));
             }
         }
@@ -142,7 +188,7 @@ impl<'r> StorageTable<'r> {
 }
 
 /// Returns the dtype of a storage class, `None` for untyped ones, and its bytes for each element it counts.
-fn class_dtype(tree: &Tree<'_>, class: NodeId) -> Result<(Option<DType>, u64), Fault> {
+pub(crate) fn storage_class(tree: &Tree<'_>, class: NodeId) -> Result<(Option<DType>, u64), Fault> {
     let unknown = || Fault::UnknownStorageClass { class: tree.global_name(class).unwrap_or_default() };
     let global = tree.global(class).filter(|global| global.known == Known::Storage).ok_or_else(unknown)?;
     match tree.bytes(global.name) {
