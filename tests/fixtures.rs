@@ -24,12 +24,12 @@ fn tensors_are_those_expected() {
     for fixture in readable_fixtures().iter().filter(|fixture| is_read(fixture)) {
         let bytes = fixture.bytes();
         let found = describe(&Opened::new(&bytes).unwrap());
-        let expected = fixture.entry["tensors"].as_array().unwrap();
+        let expected = with_constants(&fixture.entry);
         if found.len() != expected.len() {
             wrong.push(format!("{}: {} tensors instead of {}", fixture.name, found.len(), expected.len()));
         }
         let mut first_use = BTreeMap::new();
-        for (found, expected) in found.iter().zip(expected) {
+        for (found, expected) in found.iter().zip(&expected) {
             let place = format!("{} {}", fixture.name, expected["path"]);
             let itemsize = expected["dtype"].as_str().and_then(DType::from_name).map_or(1, DType::itemsize);
             let mut expected = match expected["storage"]["view"].is_array() {
@@ -48,6 +48,19 @@ fn tensors_are_those_expected() {
     }
     println!("{tensors} tensors of {files} files");
     assert!(wrong.is_empty(), "{} differences\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The constants of TorchScript code come after the attributes, under a name of their own.
+fn with_constants(entry: &Json) -> Vec<Json> {
+    let mut expected = entry["tensors"].as_array().unwrap().clone();
+    for constant in entry["constants"].as_array().into_iter().flatten() {
+        let mut constant = constant.clone();
+        let number = format!("c{}", constant["name"].as_str().unwrap());
+        constant["name"] = format!("CONSTANTS.{number}").into();
+        constant["path"] = serde_json::json!(["CONSTANTS", number]);
+        expected.push(constant);
+    }
+    expected
 }
 
 /// A storage is described by the persistent id that named it first; `expected.json` gives each tensor its own.
@@ -123,8 +136,9 @@ fn paths_lead_to_their_tensors() {
         let checkpoint = Checkpoint::parse(&bytes, &Limits::default()).unwrap();
         for tensor in checkpoint.tensors() {
             let path = tensor.path();
-            let is_plain =
-                |component: &String| !matches!(&component[..], "__args__" | "__state__" | "__dict__");
+            let is_plain = |component: &String| {
+                !matches!(&component[..], "__args__" | "__state__" | "__dict__" | "CONSTANTS")
+            };
             if !path.iter().all(is_plain) {
                 continue;
             }

@@ -2,13 +2,13 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::container::{Archive, ArchiveProblem, Container, Legacy, detect};
+use crate::container::{Archive, ArchiveRecords, Container, Legacy, Pickles, detect};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle::{Machine, PersistentIds, Tree, Value};
+use crate::pickle::{Raw, Tree, Value};
 use crate::rebuild::{self, BareStorage, LeafRow, PathStep, Records};
 use crate::source::Source;
-use crate::tensor::{Fault, Storage, StorageRow, Tensor, TensorRow};
+use crate::tensor::{Storage, StorageRow, Tensor, TensorRow};
 
 /// The order of bytes inside the file's storages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -85,13 +85,13 @@ impl<'s> Checkpoint<'s> {
     }
 
     fn parse_zip<S: Source + ?Sized>(mut archive: Archive<'s, S>, limits: &Limits) -> Result<Self> {
-        let (pickle, byte_order) = prologue(&mut archive, limits)?;
-        let record = String::from_utf8_lossy(archive.name(&archive.entries()[pickle])).into_owned();
-        let (text, start, end) = archive.take_record(pickle, limits.pickle_bytes)?;
+        let pickles = Pickles::read(&mut archive, limits)?;
         let fingerprint =
-            fingerprint(archive.directory(), &text[start..end], byte_order, archive.covers_content());
-        let (tree, _) = Machine::run(text, start..end, PersistentIds::Storage, limits, &record)?;
-        Self::assemble(tree, &archive, limits, Container::Zip, byte_order, fingerprint)
+            fingerprint(archive.directory(), pickles.bytes(), pickles.byte_order, archive.covers_content());
+        let (container, byte_order) = (pickles.container, pickles.byte_order);
+        let (tree, folders) = pickles.run(limits)?;
+        let records = ArchiveRecords::new(&archive, folders);
+        Self::assemble(tree, &records, limits, container, byte_order, fingerprint)
     }
 
     /// Finds the tensors in the values, whatever container they came from.
@@ -143,9 +143,25 @@ impl<'s> Checkpoint<'s> {
         (0..self.storages.len() as u32).map(|index| Storage { checkpoint: self, index })
     }
 
-    /// Returns the object that was saved.
+    /// Returns the object that was saved: of an archive with several pickles, the first.
     pub fn values(&self) -> Value<'_> {
-        Value { checkpoint: self, raw: self.tree.root }
+        let raw = self.tree.roots.first().map_or(Raw::None, |root| root.value);
+        Value { checkpoint: self, raw }
+    }
+
+    /// Returns the object of every pickle, with the name of its record. Most files have one; TorchScript keeps constants
+    /// apart, and a `torch.package` has as many as were saved into it.
+    ///
+    /// ```
+    /// use pt_format::{Checkpoint, Limits, write};
+    /// let bytes = write::to_vec(&write::Object::from(7))?;
+    /// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+    /// let (record, value) = checkpoint.pickles().next().unwrap();
+    /// assert_eq!((record, value.as_i64()), ("archive/data.pkl", Some(7)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pickles(&self) -> impl ExactSizeIterator<Item = (&str, Value<'_>)> {
+        self.tree.roots.iter().map(|root| (root.record.as_str(), Value { checkpoint: self, raw: root.value }))
     }
 
     /// Returns the plain scalars (numbers of up to 64 bits, booleans, strings, `None`) that stand in dicts, tuples and
@@ -228,9 +244,9 @@ pub fn fingerprint_of<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result
     match detect(source)? {
         Container::Zip => {
             let mut archive = Archive::parse(source)?;
-            let (pickle, byte_order) = prologue(&mut archive, limits)?;
-            let pickle = archive.read_record(pickle, limits.pickle_bytes)?;
-            Ok(fingerprint(archive.directory(), &pickle, byte_order, archive.covers_content()))
+            let pickles = Pickles::read(&mut archive, limits)?;
+            let covers_content = archive.covers_content();
+            Ok(fingerprint(archive.directory(), pickles.bytes(), pickles.byte_order, covers_content))
         }
         Container::Legacy => Ok(legacy_fingerprint(&Legacy::parse(source, limits)?)),
         container => Err(Error::UnsupportedContainer { container }),
@@ -248,92 +264,4 @@ fn fingerprint(directory: &[u8], pickle: &[u8], byte_order: ByteOrder, covers_co
     hasher.update(pickle);
     hasher.update(&[u8::from(byte_order == ByteOrder::Big)]);
     Fingerprint { digest: hasher.digest(), covers_content }
-}
-
-/// Finds the pickle and reads the small records that say how to read the others.
-fn prologue<S: Source + ?Sized>(archive: &mut Archive<'_, S>, limits: &Limits) -> Result<(usize, ByteOrder)> {
-    let pickle = find_pickle(archive)?;
-    archive.prefetch(pickle, limits)?;
-    let alignment = small_record(archive, ".storage_alignment")?.and_then(|text| parse_number(&text));
-    // A number torch could not have used says nothing about where data starts.
-    if let Some(alignment) = alignment.filter(|alignment| (1..=1 << 16).contains(alignment)) {
-        archive.set_alignment(alignment);
-    }
-    let byte_order = match small_record(archive, "byteorder")?.as_deref() {
-        None | Some(b"little") => ByteOrder::Little,
-        Some(b"big") => ByteOrder::Big,
-        Some(other) => {
-            let record = String::from_utf8_lossy(&archive.in_root("byteorder")).into_owned();
-            let found = format!("`{}`", other[..other.len().min(40)].escape_ascii());
-            return Err(Error::Record {
-                record,
-                fault: Fault::Content { found, expected: "`little` or `big`" },
-            });
-        }
-    };
-    Ok((pickle, byte_order))
-}
-
-/// Tells which kind of archive this is and returns its main pickle.
-fn find_pickle<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Result<usize> {
-    let unsupported = |container| Err(Error::UnsupportedContainer { container });
-    if archive.find_in_root("constants.pkl").is_some() || archive.find_in_root("model.json").is_some() {
-        return unsupported(Container::TorchScript);
-    }
-    if archive.find_in_root("archive_format").is_some() {
-        return unsupported(Container::Pt2);
-    }
-    if archive.find_in_root(".data/extern_modules").is_some()
-        || archive.find_in_root(".data/python_version").is_some()
-    {
-        return unsupported(Container::Package);
-    }
-    if let Some(pickle) = archive.find_in_root("data.pkl") {
-        return Ok(pickle);
-    }
-    if archive.find_in_root("version").is_some() || archive.find_in_root("byteorder").is_some() {
-        let record = String::from_utf8_lossy(&archive.in_root("data.pkl")).into_owned();
-        return Err(Error::MissingRecord { record, records: archive.entries().len() });
-    }
-    Err(not_torch(archive))
-}
-
-/// Says what an archive without any of PyTorch's records looks like.
-fn not_torch<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Error {
-    let mut names = archive.entries().iter().map(|entry| archive.name(entry));
-    let found = |found, advice: &str| Error::Foreign { found, advice: advice.into() };
-    if archive.find(b"data.pkl").is_some() {
-        let name = "data.pkl".into();
-        return Error::archive(0, ArchiveProblem::NoRoot { name });
-    }
-    if archive.find(b"serialized_exported_program.json").is_some() {
-        return Error::UnsupportedContainer { container: Container::Pt2 };
-    }
-    if archive.entries().is_empty() {
-        return found("an empty zip archive", "save the object with torch.save to get a checkpoint");
-    }
-    if names.any(|name| name.ends_with(b".npy")) {
-        return found("a numpy .npz file", "open it with numpy");
-    }
-    found(
-        "an ordinary zip archive",
-        "it has no record `data.pkl`; if a checkpoint is inside, unpack it first",
-    )
-}
-
-/// Reads a record of a few bytes that may be missing.
-fn small_record<S: Source + ?Sized>(archive: &Archive<'_, S>, name: &str) -> Result<Option<Vec<u8>>> {
-    const SMALL_RECORD_BYTES_MAX: u64 = 4 << 10;
-    let Some(index) = archive.find_in_root(name) else { return Ok(None) };
-    let size = archive.entries()[index].size;
-    if size > SMALL_RECORD_BYTES_MAX {
-        let record = String::from_utf8_lossy(&archive.in_root(name)).into_owned();
-        let fault = Fault::Content { found: format!("{size} bytes"), expected: "one short word" };
-        return Err(Error::Record { record, fault });
-    }
-    archive.read_record(index, SMALL_RECORD_BYTES_MAX).map(|bytes| Some(bytes.into_owned()))
-}
-
-fn parse_number(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
 }

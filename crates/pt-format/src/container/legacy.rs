@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use crate::container::Record;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle::{Machine, Node, PersistentIds, PickleProblem, Raw, Tree};
+use crate::pickle::{Machine, Node, PersistentIds, PickleProblem, Raw, Root, Tree};
 use crate::rebuild::{Records, storage_class};
 use crate::source::Source;
 use crate::tensor::Fault;
@@ -165,7 +165,7 @@ impl Records for LegacyRecords {
         self.places.len()
     }
 
-    fn record_name(&self, key: &[u8], name: &mut Vec<u8>) {
+    fn record_name(&self, _: usize, key: &[u8], name: &mut Vec<u8>) {
         name.extend_from_slice(key);
     }
 
@@ -187,24 +187,25 @@ type Head<'s> = (Tree<'s>, Vec<Vec<u8>>, usize);
 /// Runs the five pickles over the first bytes of the file.
 fn read_head<'s>(text: Cow<'s, [u8]>, limits: &Limits) -> Result<Head<'s>> {
     let run = |start: usize, name: usize| {
-        let borrowed = Cow::Borrowed(&text[..]);
+        let tree = Tree::new(Cow::Borrowed(&text[..]));
         let ids = if PICKLES[name] == "object" { PersistentIds::Legacy } else { PersistentIds::None };
-        Machine::run(borrowed, start..text.len(), ids, limits, PICKLES[name])
+        Machine::run(tree, start..text.len(), ids, limits, PICKLES[name])
     };
-    let (_, at) = run(0, 0)?;
-    let (protocol, after) = run(at, 1)?;
-    match protocol.root {
+    let (_, _, at) = run(0, 0)?;
+    let (protocol, number, after) = run(at, 1)?;
+    match number {
         Raw::Int(PROTOCOL) => {}
         other => {
             let found = crate::pickle::repr(&protocol, other);
             return Err(Error::Legacy { offset: at as u64, problem: LegacyProblem::Protocol(found) });
         }
     }
-    let (_, at) = run(after, 2)?;
-    let (object, at) = run(at, 3)?;
-    let (keys, end) = run(at, 4)?;
+    let (_, _, at) = run(after, 2)?;
+    let (mut object, value, at) = run(at, 3)?;
+    object.roots.push(Root { value, record: PICKLES[3].into(), path: Vec::new(), is_constants: false });
+    let (keys, list, end) = run(at, 4)?;
     let key_list = Error::Legacy { offset: at as u64, problem: LegacyProblem::KeyList };
-    let elements = keys.elements(keys.root).ok_or(key_list)?;
+    let elements = keys.elements(list).ok_or(key_list)?;
     let keys: Option<Vec<_>> = elements.map(|key| keys.key_bytes(key).map(Cow::into_owned)).collect();
     let keys = keys.ok_or(Error::Legacy { offset: at as u64, problem: LegacyProblem::KeyList })?;
     let object = object.without_text();

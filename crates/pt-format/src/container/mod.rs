@@ -2,6 +2,7 @@
 
 mod detect;
 mod legacy;
+mod pickles;
 mod record;
 mod zip;
 
@@ -10,6 +11,7 @@ use std::fmt;
 pub use self::detect::detect;
 pub(crate) use self::legacy::Legacy;
 pub use self::legacy::LegacyProblem;
+pub(crate) use self::pickles::{ArchiveRecords, Pickles};
 pub use self::record::Record;
 pub use self::zip::{Archive, ArchiveProblem, Entry};
 

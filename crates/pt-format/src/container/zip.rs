@@ -323,6 +323,23 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         self.record(index)?.decode(&from_header, bytes_max).map(Cow::Owned).map_err(failed)
     }
 
+    /// Returns the first two bytes and the last one of a stored record, `None` when it is shorter than that.
+    ///
+    /// # Errors
+    /// As [`Self::read_record`].
+    pub(crate) fn read_ends(&self, index: usize) -> Result<Option<([u8; 2], u8)>> {
+        let entry = self.entries[index];
+        if let Some(fault) = entry.fault() {
+            return Err(self.record_error(&entry, fault));
+        }
+        if entry.size < 3 {
+            return Ok(None);
+        }
+        let start = self.data_start(index)?;
+        let (first, last) = (self.read(start, 2)?, self.read(start + entry.size - 1, 1)?);
+        Ok(Some(([first[0], first[1]], last[0])))
+    }
+
     /// Reads a record and what stands shortly after it in one go, so that its small neighbours come for free.
     pub(crate) fn prefetch(&mut self, index: usize, limits: &Limits) -> Result<()> {
         let entry = self.entries[index];

@@ -33,6 +33,9 @@ pub(crate) enum PersistentIds {
     /// The same with a sixth field, `None` or `(view key, offset, view element count)`; and
     /// `("module", class, source file, source text)`, which stands for the class.
     Legacy,
+    /// `Storage` with integers for keys; and `("reduce_package", id, function, arguments)` for scripted modules, which
+    /// stays what it is.
+    Package,
 }
 
 /// The machine: a stack, marks and a memo over one pickle.
@@ -49,31 +52,33 @@ pub(crate) struct Machine<'s, 'a> {
     record: &'a str,
     start: usize,
     protocol: u8,
+    result: Raw,
 }
 
 type Step<T = ()> = Result<T, PickleProblem>;
 
 impl<'s, 'a> Machine<'s, 'a> {
-    /// Runs the pickle that starts at the start of `range` and must end inside it. Returns its values and the
-    /// byte behind its STOP.
+    /// Runs the pickle that starts at the start of `range` of a tree's text and must end inside it, and adds its values
+    /// to the tree. Returns the tree, the result, and the byte behind STOP.
     ///
     /// # Errors
     /// [`Error::Pickle`] with the byte offset inside the pickle, or [`Error::Limit`].
     pub(crate) fn run(
-        text: Cow<'s, [u8]>,
+        mut tree: Tree<'s>,
         range: Range<usize>,
         persistent_ids: PersistentIds,
         limits: &'a Limits,
         record: &'a str,
-    ) -> Result<(Tree<'s>, usize)> {
+    ) -> Result<(Tree<'s>, Raw, usize)> {
         let length = range.len();
         let values_max = limits.values.min(VALUES_MAX);
         let mut machine = Self {
-            text,
+            text: std::mem::take(&mut tree.text),
             at: range.start,
             end: range.end,
             start: range.start,
-            tree: Tree::new(Cow::Borrowed(&[])),
+            tree,
+            result: Raw::None,
             stack: Vec::with_capacity(64),
             marks: Vec::with_capacity(16),
             memo: Vec::with_capacity((length / 16).min(1 << 20)),
@@ -103,7 +108,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         }
         let mut tree = machine.tree;
         tree.text = machine.text;
-        Ok((tree, machine.at))
+        Ok((tree, machine.result, machine.at))
     }
 
     fn error(&self, at: usize, problem: PickleProblem) -> Error {
@@ -362,7 +367,7 @@ impl<'s, 'a> Machine<'s, 'a> {
     /// Takes the top of the stack. Python does not look at what is left below, and programs that put a call into a pickle
     /// leave its result there.
     fn stop(&mut self) -> Step {
-        self.tree.root = self.pop(op::STOP)?;
+        self.result = self.pop(op::STOP)?;
         Ok(())
     }
 
@@ -532,7 +537,15 @@ impl<'s, 'a> Machine<'s, 'a> {
         let tag = fields.first().and_then(|&tag| self.raw_text(tag));
         // Key and count are judged where the storage is used; here only the form is.
         match (self.persistent_ids, tag, fields.len()) {
-            (PersistentIds::Storage | PersistentIds::Legacy, Some(b"storage"), 5..) => {}
+            (
+                PersistentIds::Storage | PersistentIds::Legacy | PersistentIds::Package,
+                Some(b"storage"),
+                5..,
+            ) => {}
+            (PersistentIds::Package, Some(b"reduce_package"), 2..) => {
+                self.push(id);
+                return Ok(());
+            }
             (PersistentIds::Legacy, Some(b"module"), 2..) => {
                 self.push(fields[1]);
                 return Ok(());

@@ -17,6 +17,6 @@ pub(crate) use self::globals::{Known, modern_name};
 pub(crate) use self::machine::{Machine, PersistentIds};
 pub use self::problem::PickleProblem;
 pub(crate) use self::repr::repr;
-pub(crate) use self::tree::{Items, Node, NodeId, Pairs, Raw, Text, Tree};
+pub(crate) use self::tree::{Items, Node, NodeId, Pairs, Raw, Root, Text, Tree};
 pub(crate) use self::value::JIT_WRAPPERS_MAX;
 pub use self::value::{Kind, Value};

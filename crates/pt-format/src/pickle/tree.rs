@@ -151,7 +151,20 @@ pub(crate) struct Tree<'s> {
     chunks: Vec<Chunk>,
     pub(crate) extras: Vec<Extra>,
     pub(crate) globals: Vec<Global>,
-    pub(crate) root: Raw,
+    /// What each pickle left.
+    pub(crate) roots: Vec<Root>,
+}
+
+/// The result of one pickle.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) value: Raw,
+    /// Name of the pickle.
+    pub(crate) record: String,
+    /// Put in front of the paths of its tensors.
+    pub(crate) path: Vec<Raw>,
+    /// The constants of TorchScript code: a tuple, called `CONSTANTS.c0` and so on there.
+    pub(crate) is_constants: bool,
 }
 
 impl<'s> Tree<'s> {
@@ -164,8 +177,15 @@ impl<'s> Tree<'s> {
             chunks: Vec::new(),
             extras: Vec::new(),
             globals: Vec::new(),
-            root: Raw::None,
+            roots: Vec::new(),
         }
+    }
+
+    /// Keeps a string beside those of the pickle.
+    pub(crate) fn keep_str(&mut self, text: &str) -> Raw {
+        let start = (self.text.len() + self.side.len()) as u64;
+        self.side.extend_from_slice(text.as_bytes());
+        Raw::string(Text { start, length: text.len() as u32 })
     }
 
     /// Lets go of the text, to be given it again by [`Self::with_text`].

@@ -2,58 +2,28 @@
 
 use std::collections::HashMap;
 
-use crate::container::{Archive, Record};
+use crate::container::Record;
 use crate::dtype::DType;
-use crate::error::Error;
 use crate::pickle::{Known, Node, NodeId, Raw, Tree};
-use crate::source::Source;
 use crate::tensor::{Fault, StorageRow};
 
 /// Where the bytes of storages lie.
 pub(crate) trait Records {
     /// Returns how many records there are.
     fn count(&self) -> usize;
-    /// Writes the full name of the record that holds the storage with this key.
-    fn record_name(&self, key: &[u8], name: &mut Vec<u8>);
+    /// Writes the full name of the record that holds the storage with this key, as the pickle with this number means it.
+    fn record_name(&self, root: usize, key: &[u8], name: &mut Vec<u8>);
     /// Finds a record.
     fn find(&self, name: &[u8]) -> Option<usize>;
     /// Returns the place of a record whose decoded length must be `bytes`.
     fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault>;
 }
 
-impl<S: Source + ?Sized> Records for Archive<'_, S> {
-    fn count(&self) -> usize {
-        self.entries().len()
-    }
-
-    fn record_name(&self, key: &[u8], name: &mut Vec<u8>) {
-        for part in [self.root(), b"/data/", key] {
-            name.extend_from_slice(part);
-        }
-    }
-
-    fn find(&self, name: &[u8]) -> Option<usize> {
-        Archive::find(self, name)
-    }
-
-    fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault> {
-        let entry = self.entries()[index];
-        if let Some(fault) = entry.fault() {
-            return Err(fault);
-        }
-        if entry.size != bytes {
-            return Err(Fault::RecordLength { record: entry.size, expected: bytes });
-        }
-        self.record(index).map_err(|error| match error {
-            Error::Record { fault, .. } => fault,
-            _ => Fault::LocalHeader { offset: entry.header_offset },
-        })
-    }
-}
-
 /// The storages met so far, by key.
 pub(crate) struct StorageTable<'r> {
     records: &'r dyn Records,
+    /// Number of the pickle whose persistent ids are met.
+    pub(crate) root: usize,
     /// By number of the record: its storage, or [`UNUSED`].
     by_record: Vec<u32>,
     missing: HashMap<Vec<u8>, u32>,
@@ -78,6 +48,7 @@ impl<'r> StorageTable<'r> {
     pub(crate) fn new(records: &'r dyn Records) -> Self {
         Self {
             records,
+            root: 0,
             by_record: Vec::new(),
             missing: HashMap::new(),
             views: HashMap::new(),
@@ -147,7 +118,7 @@ impl<'r> StorageTable<'r> {
         let key_bytes = key_bytes.ok_or_else(|| malformed("without a key that is text or integer"))?;
 
         self.name.clear();
-        self.records.record_name(&key_bytes, &mut self.name);
+        self.records.record_name(self.root, &key_bytes, &mut self.name);
         let record = self.records.find(&self.name);
         if self.rows.is_empty() {
             self.by_record.resize(self.records.count(), UNUSED);
@@ -155,7 +126,7 @@ impl<'r> StorageTable<'r> {
         }
         let known = match record {
             Some(record) => Some(self.by_record[record]).filter(|&index| index != UNUSED),
-            None => self.missing.get(&*key_bytes).copied(),
+            None => self.missing.get(&self.name).copied(),
         };
         if let Some(index) = known {
             let row = &mut self.rows[index as usize];
@@ -178,7 +149,7 @@ impl<'r> StorageTable<'r> {
                 }
             }
             None => {
-                self.missing.insert(key_bytes.into_owned(), index);
+                self.missing.insert(self.name.clone(), index);
                 row.fault = Some(Box::new(Fault::MissingRecord { record: name() }));
             }
         }

@@ -11,7 +11,7 @@ use hashbrown::DefaultHashBuilder;
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle::{Items, JIT_WRAPPERS_MAX, Known, Node, NodeId, Pairs, Raw, Text, Tree, repr};
+use crate::pickle::{Items, JIT_WRAPPERS_MAX, Known, Node, NodeId, Pairs, Raw, Root, Text, Tree, repr};
 use crate::rebuild::storage::{Records, StorageTable};
 use crate::rebuild::tensor::{Parsed, Rebuilder};
 use crate::tensor::{Details, Fault, Flags, Layout, StorageRow, TensorRow};
@@ -52,6 +52,8 @@ pub(crate) enum Component {
     KeyAt(u32),
     /// Some element of a set.
     Item,
+    /// A constant of TorchScript code.
+    Constant(u32),
 }
 
 /// A plain scalar that stands in dicts and short sequences only: a label, an id.
@@ -113,32 +115,9 @@ pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> R
             aliases_cut: false,
         },
     };
-    walk.visit(tree.root, 0, Place { leaves: true, ..Place::default() })?;
-    while let Some(frame) = walk.stack.last_mut() {
-        match frame.children.next() {
-            None => {
-                let frame = walk.stack.pop();
-                if let Some(node) = frame.and_then(|frame| frame.opened) {
-                    // A tensor keeps its number; a container is done.
-                    let state = &mut walk.found.states[node as usize];
-                    *state = (*state).max(DONE);
-                }
-            }
-            Some((component, value)) => {
-                let (step, place, elides) = (frame.step, frame.place, frame.elides_module_slots);
-                if place.again {
-                    match walk.alias_budget.checked_sub(1) {
-                        Some(left) => walk.alias_budget = left,
-                        None => {
-                            walk.found.aliases_cut = true;
-                            walk.cut_frame();
-                            continue;
-                        }
-                    }
-                }
-                walk.child(component, value, step, place, elides)?;
-            }
-        }
+    for (number, root) in tree.roots.iter().enumerate() {
+        walk.rebuilder.storages.root = number;
+        walk.root(root)?;
     }
     let Walk { rebuilder, mut found, .. } = walk;
     found.storages = rebuilder.storages.into_rows();
@@ -241,6 +220,56 @@ struct Walk<'t, 's, 'r> {
 }
 
 impl<'t> Walk<'t, '_, '_> {
+    /// Walks what one pickle left.
+    fn root(&mut self, root: &Root) -> Result<()> {
+        let place = Place { leaves: true, ..Place::default() };
+        let mut step = 0;
+        for &component in &root.path {
+            step = self.step(step, Component::Key(component));
+        }
+        match self.tree.elements(root.value).filter(|_| root.is_constants) {
+            None => self.visit(root.value, step, place)?,
+            Some(constants) => {
+                let step = self.step(step, Component::Fixed("CONSTANTS"));
+                let constants =
+                    (0..).zip(constants).map(|(number, value)| (Component::Constant(number), value));
+                self.open_parts(None, step, Place::default(), constants.collect());
+            }
+        }
+        self.run()
+    }
+
+    /// Visits until every open container is done.
+    fn run(&mut self) -> Result<()> {
+        while let Some(frame) = self.stack.last_mut() {
+            match frame.children.next() {
+                None => {
+                    let frame = self.stack.pop();
+                    if let Some(node) = frame.and_then(|frame| frame.opened) {
+                        // A tensor keeps its number; a container is done.
+                        let state = &mut self.found.states[node as usize];
+                        *state = (*state).max(DONE);
+                    }
+                }
+                Some((component, value)) => {
+                    let (step, place, elides) = (frame.step, frame.place, frame.elides_module_slots);
+                    if place.again {
+                        match self.alias_budget.checked_sub(1) {
+                            Some(left) => self.alias_budget = left,
+                            None => {
+                                self.found.aliases_cut = true;
+                                self.cut_frame();
+                                continue;
+                            }
+                        }
+                    }
+                    self.child(component, value, step, place, elides)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Drops the innermost frame without finishing it.
     fn cut_frame(&mut self) {
         if let Some(frame) = self.stack.last_mut() {
@@ -468,8 +497,12 @@ impl<'t> Walk<'t, '_, '_> {
     }
 
     fn fixed_step(&mut self, parent: u32, name: &'static str) -> u32 {
+        self.step(parent, Component::Fixed(name))
+    }
+
+    fn step(&mut self, parent: u32, component: Component) -> u32 {
         let step = self.found.steps.len() as u32;
-        self.found.steps.push(PathStep { parent, component: Component::Fixed(name), elided: false });
+        self.found.steps.push(PathStep { parent, component, elided: false });
         step
     }
 
@@ -642,6 +675,9 @@ pub(crate) fn write_component(tree: &Tree<'_>, component: Component, out: &mut S
         }
         Component::Position(position) => {
             let _ = write!(out, "{position}");
+        }
+        Component::Constant(number) => {
+            let _ = write!(out, "c{number}");
         }
         Component::Key(key) => match tree.str_bytes(key) {
             Some(bytes) => match std::str::from_utf8(bytes) {

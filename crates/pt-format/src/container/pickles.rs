@@ -1,0 +1,298 @@
+//! Which pickles a zip archive holds, and in which folder each one's storages are.
+//!
+//! | archive | pickles | storages |
+//! |---|---|---|
+//! | `torch.save` | `data.pkl` | `data/<key>` |
+//! | TorchScript | `data.pkl`, and `constants.pkl` for tensors in the code | `data/<key>`, `constants/<key>` |
+//! | `torch.package` | whatever was saved, and TorchScript modules in `.data/ts_code/` | `.data/<key>.storage` |
+//!
+//! Source: `torch/serialization.py`, `torch/package/package_importer.py`, `torch/csrc/jit/serialization/import.cpp`.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::checkpoint::ByteOrder;
+use crate::container::{Archive, ArchiveProblem, Container, Record};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::pickle::{Machine, PersistentIds, Root, Tree};
+use crate::rebuild::Records;
+use crate::source::Source;
+use crate::tensor::Fault;
+
+/// The pickles of an archive, read but not run.
+pub(crate) struct Pickles<'s> {
+    pub(crate) container: Container,
+    pub(crate) byte_order: ByteOrder,
+    /// The bytes of all of them; of a single one perhaps with what stands around it.
+    text: Cow<'s, [u8]>,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    plan: Plan,
+    range: Range<usize>,
+}
+
+/// A pickle that is to be read.
+struct Plan {
+    index: usize,
+    record: String,
+    folder: Folder,
+    /// Put in front of its tensors' names.
+    path: Vec<String>,
+    is_constants: bool,
+}
+
+/// Where the storages of a pickle are: `<prefix><key><suffix>`.
+#[derive(Clone)]
+pub(crate) struct Folder {
+    prefix: Vec<u8>,
+    suffix: &'static [u8],
+}
+
+impl<'s> Pickles<'s> {
+    /// Tells what the archive is and reads its pickles.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] or [`Error::UnsupportedContainer`] when it is something else, [`Error::Record`] when a record
+    /// cannot be read.
+    pub(crate) fn read<S: Source + ?Sized>(archive: &mut Archive<'s, S>, limits: &Limits) -> Result<Self> {
+        let (container, plans) = plan(archive, limits)?;
+        if let Some(first) = plans.first() {
+            archive.prefetch(first.index, limits)?;
+        }
+        let alignment = small_record(archive, ".storage_alignment")?.and_then(|text| parse_number(&text));
+        // A number torch could not have used says nothing about where data starts.
+        if let Some(alignment) = alignment.filter(|alignment| (1..=1 << 16).contains(alignment)) {
+            archive.set_alignment(alignment);
+        }
+        let byte_order = read_byte_order(archive)?;
+        let (text, parts) = match <[Plan; 1]>::try_from(plans) {
+            Ok([plan]) => {
+                let (text, start, end) = archive.take_record(plan.index, limits.pickle_bytes)?;
+                (text, vec![Part { plan, range: start..end }])
+            }
+            Err(plans) => {
+                let mut text = Vec::new();
+                let mut parts = Vec::with_capacity(plans.len());
+                for plan in plans {
+                    let start = text.len();
+                    let left = limits.pickle_bytes.saturating_sub(start as u64);
+                    text.extend_from_slice(&archive.read_record(plan.index, left)?);
+                    parts.push(Part { plan, range: start..text.len() });
+                }
+                (Cow::Owned(text), parts)
+            }
+        };
+        Ok(Self { container, byte_order, text, parts })
+    }
+
+    /// Returns the bytes of all pickles.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let end = self.parts.last().map_or(0, |part| part.range.end);
+        let start = self.parts.first().map_or(0, |part| part.range.start);
+        &self.text[start..end]
+    }
+
+    /// Runs them all into one tree. Returns it with the folder of each one's storages.
+    pub(crate) fn run(self, limits: &Limits) -> Result<(Tree<'s>, Vec<Folder>)> {
+        let ids = match self.container {
+            Container::Package => PersistentIds::Package,
+            _ => PersistentIds::Storage,
+        };
+        let mut tree = Tree::new(self.text);
+        let mut folders = Vec::with_capacity(self.parts.len());
+        for Part { plan, range } in self.parts {
+            let value;
+            (tree, value, _) = Machine::run(tree, range, ids, limits, &plan.record)?;
+            let path = plan.path.iter().map(|component| tree.keep_str(component)).collect();
+            tree.roots.push(Root { value, record: plan.record, path, is_constants: plan.is_constants });
+            folders.push(plan.folder);
+        }
+        Ok((tree, folders))
+    }
+}
+
+/// The records of an archive as the storages of its pickles.
+pub(crate) struct ArchiveRecords<'a, 's, S: ?Sized> {
+    archive: &'a Archive<'s, S>,
+    folders: Vec<Folder>,
+}
+
+impl<'a, 's, S: Source + ?Sized> ArchiveRecords<'a, 's, S> {
+    pub(crate) fn new(archive: &'a Archive<'s, S>, folders: Vec<Folder>) -> Self {
+        Self { archive, folders }
+    }
+}
+
+impl<S: Source + ?Sized> Records for ArchiveRecords<'_, '_, S> {
+    fn count(&self) -> usize {
+        self.archive.entries().len()
+    }
+
+    fn record_name(&self, root: usize, key: &[u8], name: &mut Vec<u8>) {
+        if let Some(folder) = self.folders.get(root) {
+            for part in [&folder.prefix[..], key, folder.suffix] {
+                name.extend_from_slice(part);
+            }
+        }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        self.archive.find(name)
+    }
+
+    fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault> {
+        let entry = self.archive.entries()[index];
+        if let Some(fault) = entry.fault() {
+            return Err(fault);
+        }
+        if entry.size != bytes {
+            return Err(Fault::RecordLength { record: entry.size, expected: bytes });
+        }
+        self.archive.record(index).map_err(|error| match error {
+            Error::Record { fault, .. } => fault,
+            _ => Fault::LocalHeader { offset: entry.header_offset },
+        })
+    }
+}
+
+/// Tells which kind of archive this is, in the order torch does, and which pickles to read.
+fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result<(Container, Vec<Plan>)> {
+    let has = |name: &str| archive.find_in_root(name).is_some();
+    let unsupported = |container| Err(Error::UnsupportedContainer { container });
+    if has("archive_format") {
+        return unsupported(Container::Pt2);
+    }
+    if has(".data/extern_modules") || has(".data/python_version") {
+        return plan_package(archive, limits).map(|plans| (Container::Package, plans));
+    }
+    let main = archive.find_in_root("data.pkl").map(|index| Plan {
+        index,
+        record: shown(archive, index),
+        folder: Folder { prefix: archive.in_root("data/"), suffix: b"" },
+        path: Vec::new(),
+        is_constants: false,
+    });
+    if let Some(constants) = archive.find_in_root("constants.pkl") {
+        let constants = Plan {
+            index: constants,
+            record: shown(archive, constants),
+            folder: Folder { prefix: archive.in_root("constants/"), suffix: b"" },
+            path: Vec::new(),
+            is_constants: true,
+        };
+        return Ok((Container::TorchScript, main.into_iter().chain([constants]).collect()));
+    }
+    if has("model.json") {
+        return unsupported(Container::TorchScript);
+    }
+    if let Some(main) = main {
+        return Ok((Container::Zip, vec![main]));
+    }
+    if has("version") || has("byteorder") {
+        let record = String::from_utf8_lossy(&archive.in_root("data.pkl")).into_owned();
+        return Err(Error::MissingRecord { record, records: archive.entries().len() });
+    }
+    Err(not_torch(archive))
+}
+
+/// Which members of a package are pickles is written nowhere; they show by their first and last bytes. Where there are
+/// several, the name of the record goes in front of the names of its tensors.
+fn plan_package<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result<Vec<Plan>> {
+    const PROTOCOL_MAX: u8 = 5;
+    let inside = archive.in_root("");
+    let mut plans = Vec::new();
+    // For all of them together: a package of many records that inflate to much must not take hours.
+    let mut bytes_left = limits.pickle_bytes;
+    for (index, entry) in archive.entries().iter().enumerate() {
+        let Some(name) = archive.name(entry).strip_prefix(&inside[..]) else { continue };
+        let in_script = name.starts_with(b".data/ts_code/");
+        let is_data = name.starts_with(b".data/") && !in_script;
+        let is_code = [&b".py"[..], b".debug_pkl", b".storage"].iter().any(|ending| name.ends_with(ending));
+        if is_data || is_code || (in_script && !name.ends_with(b".pkl")) {
+            continue;
+        }
+        let ends = match entry.is_stored() {
+            true => archive.read_ends(index)?,
+            false => {
+                let content = archive.read_record(index, bytes_left)?;
+                bytes_left -= content.len() as u64;
+                content.first_chunk().zip(content.last()).map(|(&first, &last)| (first, last))
+            }
+        };
+        if !matches!(ends, Some(([0x80, protocol], b'.')) if protocol <= PROTOCOL_MAX) {
+            continue;
+        }
+        let name = String::from_utf8_lossy(name).into_owned();
+        let folder = match in_script {
+            // Keys of scripts end in `.storage` themselves.
+            true => Folder { prefix: archive.in_root(".data/"), suffix: b"" },
+            false => Folder { prefix: archive.in_root(".data/"), suffix: b".storage" },
+        };
+        let path = name.trim_end_matches(".pkl").trim_start_matches('.').split('/').map(str::to_owned);
+        let is_constants = in_script && name.ends_with("/constants.pkl");
+        plans.push(Plan { index, record: shown(archive, index), folder, path: path.collect(), is_constants });
+    }
+    if let [only] = &mut plans[..] {
+        only.path.clear();
+    }
+    Ok(plans)
+}
+
+fn shown<S: Source + ?Sized>(archive: &Archive<'_, S>, index: usize) -> String {
+    String::from_utf8_lossy(archive.name(&archive.entries()[index])).into_owned()
+}
+
+fn read_byte_order<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Result<ByteOrder> {
+    match small_record(archive, "byteorder")?.as_deref() {
+        None | Some(b"little") => Ok(ByteOrder::Little),
+        Some(b"big") => Ok(ByteOrder::Big),
+        Some(other) => {
+            let record = String::from_utf8_lossy(&archive.in_root("byteorder")).into_owned();
+            let found = format!("`{}`", other[..other.len().min(40)].escape_ascii());
+            Err(Error::Record { record, fault: Fault::Content { found, expected: "`little` or `big`" } })
+        }
+    }
+}
+
+/// Says what an archive without any of PyTorch's records looks like.
+fn not_torch<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Error {
+    let mut names = archive.entries().iter().map(|entry| archive.name(entry));
+    let found = |found, advice: &str| Error::Foreign { found, advice: advice.into() };
+    if archive.find(b"data.pkl").is_some() {
+        let name = "data.pkl".into();
+        return Error::archive(0, ArchiveProblem::NoRoot { name });
+    }
+    if archive.find(b"serialized_exported_program.json").is_some() {
+        return Error::UnsupportedContainer { container: Container::Pt2 };
+    }
+    if archive.entries().is_empty() {
+        return found("an empty zip archive", "save the object with torch.save to get a checkpoint");
+    }
+    if names.any(|name| name.ends_with(b".npy")) {
+        return found("a numpy .npz file", "open it with numpy");
+    }
+    found(
+        "an ordinary zip archive",
+        "it has no record `data.pkl`; if a checkpoint is inside, unpack it first",
+    )
+}
+
+/// Reads a record of a few bytes that may be missing.
+fn small_record<S: Source + ?Sized>(archive: &Archive<'_, S>, name: &str) -> Result<Option<Vec<u8>>> {
+    const SMALL_RECORD_BYTES_MAX: u64 = 4 << 10;
+    let Some(index) = archive.find_in_root(name) else { return Ok(None) };
+    let size = archive.entries()[index].size;
+    if size > SMALL_RECORD_BYTES_MAX {
+        let record = String::from_utf8_lossy(&archive.in_root(name)).into_owned();
+        let fault = Fault::Content { found: format!("{size} bytes"), expected: "one short word" };
+        return Err(Error::Record { record, fault });
+    }
+    archive.read_record(index, SMALL_RECORD_BYTES_MAX).map(|bytes| Some(bytes.into_owned()))
+}
+
+fn parse_number(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
+}
