@@ -32,7 +32,8 @@ fn real_files_are_read_as_torch_reads_them() {
     let mut skipped: HashMap<&str, usize> = HashMap::new();
     for entry in manifest["files"].as_array().unwrap() {
         let (name, container) = (entry["file"].as_str().unwrap(), entry["container"].as_str().unwrap());
-        if !["zip", "legacy", "torchscript", "torchscript-lite", "torch-package"].contains(&container) {
+        if !["zip", "legacy", "tar", "torchscript", "torchscript-lite", "torch-package"].contains(&container)
+        {
             *skipped.entry(container).or_default() += 1;
             continue;
         }

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::container::{Archive, ArchiveRecords, Container, Legacy, Pickles, detect};
+use crate::container::{Archive, ArchiveRecords, Container, Legacy, Pickles, Tar, detect};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Raw, Tree, Value};
@@ -74,6 +74,7 @@ impl<'s> Checkpoint<'s> {
         match detect(source)? {
             Container::Zip => Self::parse_zip(Archive::parse(source)?, limits),
             Container::Legacy => Self::parse_legacy(Legacy::parse(source, limits)?, limits),
+            Container::Tar => Self::parse_tar(Tar::parse(source, limits)?, limits),
             container => Err(Error::UnsupportedContainer { container }),
         }
     }
@@ -92,6 +93,11 @@ impl<'s> Checkpoint<'s> {
         let (tree, folders) = pickles.run(limits)?;
         let records = ArchiveRecords::new(&archive, folders);
         Self::assemble(tree, &records, limits, container, byte_order, fingerprint)
+    }
+
+    fn parse_tar(tar: Tar<'s>, limits: &Limits) -> Result<Self> {
+        let fingerprint = tar_fingerprint(&tar);
+        Self::assemble(tar.tree, &tar.records, limits, Container::Tar, ByteOrder::Little, fingerprint)
     }
 
     /// Finds the tensors in the values, whatever container they came from.
@@ -249,6 +255,7 @@ pub fn fingerprint_of<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result
             Ok(fingerprint(archive.directory(), pickles.bytes(), pickles.byte_order, covers_content))
         }
         Container::Legacy => Ok(legacy_fingerprint(&Legacy::parse(source, limits)?)),
+        Container::Tar => Ok(tar_fingerprint(&Tar::parse(source, limits)?)),
         container => Err(Error::UnsupportedContainer { container }),
     }
 }
@@ -256,6 +263,11 @@ pub fn fingerprint_of<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result
 /// All the head says, counts of storages included as its persistent ids have them. There are no CRCs.
 fn legacy_fingerprint(legacy: &Legacy<'_>) -> Fingerprint {
     fingerprint(&[], &legacy.tree.text[..legacy.head_bytes], ByteOrder::Little, false)
+}
+
+/// The pickle and what the other members say. There are no CRCs.
+fn tar_fingerprint(tar: &Tar<'_>) -> Fingerprint {
+    fingerprint(&tar.description, &tar.tree.text, ByteOrder::Little, false)
 }
 
 fn fingerprint(directory: &[u8], pickle: &[u8], byte_order: ByteOrder, covers_content: bool) -> Fingerprint {

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod checkpoint;
 mod container;
 mod dtype;
@@ -26,12 +27,13 @@ mod source;
 mod tensor;
 pub mod write;
 
+pub use crate::audit::{Audit, audit};
 pub use crate::checkpoint::{ByteOrder, Checkpoint, Fingerprint, fingerprint_of};
 pub use crate::container::{Archive, ArchiveProblem, Container, Entry, LegacyProblem, Record, detect};
 pub use crate::dtype::DType;
 pub use crate::element::Element;
 pub use crate::error::{Error, Result};
 pub use crate::limits::Limits;
-pub use crate::pickle::{Kind, PickleProblem, Value};
+pub use crate::pickle::{GlobalUse, Kind, PickleProblem, Value, Verdict};
 pub use crate::source::Source;
 pub use crate::tensor::{Fault, Flags, Layout, Quantizer, Storage, Tensor};

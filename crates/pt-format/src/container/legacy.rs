@@ -53,6 +53,17 @@ pub enum LegacyProblem {
         /// Count in the persistent id.
         expected: u64,
     },
+    /// The header of a tar member is damaged.
+    #[error("tar header: {0}")]
+    TarHeader(&'static str),
+    /// A tar member is damaged.
+    #[error("tar member `{member}`: {what}")]
+    TarMember {
+        /// Name of the member.
+        member: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The file ends too early.
     #[error("storage `{key}` needs {needs} more bytes; the file is cut off, fetch it again")]
     CutOff {
@@ -69,9 +80,7 @@ pub(crate) struct Legacy<'s> {
     pub(crate) tree: Tree<'s>,
     /// Bytes up to the end of the fifth pickle.
     pub(crate) head_bytes: usize,
-    storages: HashMap<Vec<u8>, usize>,
-    /// Offset and length.
-    places: Vec<(u64, u64)>,
+    records: LegacyRecords,
 }
 
 impl<'s> Legacy<'s> {
@@ -100,7 +109,7 @@ impl<'s> Legacy<'s> {
                 }
                 head => {
                     let (tree, keys, head_bytes) = head?;
-                    let mut legacy = Self { tree, head_bytes, storages: HashMap::new(), places: Vec::new() };
+                    let mut legacy = Self { tree, head_bytes, records: LegacyRecords::default() };
                     legacy.find_storages(source, keys)?;
                     return Ok(legacy);
                 }
@@ -138,11 +147,9 @@ impl<'s> Legacy<'s> {
             if end > source.len() {
                 return fail(LegacyProblem::CutOff { key: shown(), needs: end - source.len() });
             }
-            if self.storages.contains_key(&key) {
+            if !self.records.add(key.clone(), data_offset, bytes) {
                 return fail(LegacyProblem::RepeatedKey(shown()));
             }
-            self.storages.insert(key, self.places.len());
-            self.places.push((data_offset, bytes));
             at = end;
         }
         Ok(())
@@ -150,14 +157,36 @@ impl<'s> Legacy<'s> {
 
     /// Hands out the tree and keeps the places.
     pub(crate) fn into_parts(self) -> (Tree<'s>, LegacyRecords) {
-        (self.tree, LegacyRecords { storages: self.storages, places: self.places })
+        (self.tree, self.records)
     }
 }
 
 /// Where the storages of a legacy file lie.
+#[derive(Default)]
 pub(crate) struct LegacyRecords {
-    storages: HashMap<Vec<u8>, usize>,
+    by_key: HashMap<Vec<u8>, usize>,
+    /// Offset and length.
     places: Vec<(u64, u64)>,
+}
+
+impl LegacyRecords {
+    /// Writes the places down, for a digest.
+    pub(crate) fn describe(&self, out: &mut Vec<u8>) {
+        for (data_offset, bytes) in &self.places {
+            out.extend_from_slice(&data_offset.to_le_bytes());
+            out.extend_from_slice(&bytes.to_le_bytes());
+        }
+    }
+
+    /// Notes a storage; false when its key was noted before.
+    pub(crate) fn add(&mut self, key: Vec<u8>, data_offset: u64, bytes: u64) -> bool {
+        let next = self.places.len();
+        let is_new = *self.by_key.entry(key).or_insert(next) == next;
+        if is_new {
+            self.places.push((data_offset, bytes));
+        }
+        is_new
+    }
 }
 
 impl Records for LegacyRecords {
@@ -170,7 +199,7 @@ impl Records for LegacyRecords {
     }
 
     fn find(&self, name: &[u8]) -> Option<usize> {
-        self.storages.get(name).copied()
+        self.by_key.get(name).copied()
     }
 
     fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault> {

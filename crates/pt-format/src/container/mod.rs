@@ -4,6 +4,7 @@ mod detect;
 mod legacy;
 mod pickles;
 mod record;
+mod tar;
 mod zip;
 
 use std::fmt;
@@ -13,6 +14,7 @@ pub(crate) use self::legacy::Legacy;
 pub use self::legacy::LegacyProblem;
 pub(crate) use self::pickles::{ArchiveRecords, Pickles};
 pub use self::record::Record;
+pub(crate) use self::tar::Tar;
 pub use self::zip::{Archive, ArchiveProblem, Entry};
 
 /// The container formats PyTorch has written over the years.

@@ -33,6 +33,8 @@ pub(crate) enum PersistentIds {
     /// The same with a sixth field, `None` or `(view key, offset, view element count)`; and
     /// `("module", class, source file, source text)`, which stands for the class.
     Legacy,
+    /// Keys in decimal; and `(class, source file, source text)`, which stands for the class.
+    Tar,
     /// `Storage` with integers for keys; and `("reduce_package", id, function, arguments)` for scripted modules, which
     /// stays what it is.
     Package,
@@ -542,6 +544,11 @@ impl<'s, 'a> Machine<'s, 'a> {
                 Some(b"storage"),
                 5..,
             ) => {}
+            (PersistentIds::Tar, None, 0) if self.raw_text(id).is_some() => {}
+            (PersistentIds::Tar, None, 3) => {
+                self.push(fields[0]);
+                return Ok(());
+            }
             (PersistentIds::Package, Some(b"reduce_package"), 2..) => {
                 self.push(id);
                 return Ok(());

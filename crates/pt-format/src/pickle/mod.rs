@@ -10,13 +10,18 @@ pub(crate) mod opcode;
 mod plain;
 mod problem;
 mod repr;
+mod scan;
 mod tree;
 mod value;
+mod verdict;
 
 pub(crate) use self::globals::{Known, modern_name};
 pub(crate) use self::machine::{Machine, PersistentIds};
 pub use self::problem::PickleProblem;
 pub(crate) use self::repr::repr;
+pub use self::scan::GlobalUse;
+pub(crate) use self::scan::{Globals, Stopped};
 pub(crate) use self::tree::{Items, Node, NodeId, Pairs, Raw, Root, Text, Tree};
 pub(crate) use self::value::JIT_WRAPPERS_MAX;
 pub use self::value::{Kind, Value};
+pub use self::verdict::Verdict;

@@ -181,6 +181,23 @@ impl<'s> Tree<'s> {
         }
     }
 
+    /// Adds a tuple.
+    pub(crate) fn add_tuple(&mut self, items: &[Raw]) -> Raw {
+        let run = self.add_run(items);
+        self.add(Node::Tuple(run))
+    }
+
+    /// Adds a global.
+    pub(crate) fn add_global(&mut self, module: &str, name: &str, known: Known) -> Raw {
+        let [module, name] = [module, name].map(|text| match self.keep_str(text) {
+            Raw::Str { length, start } => Text { start, length },
+            _ => Text::default(),
+        });
+        let index = self.globals.len() as u32;
+        self.globals.push(Global { module, name, known });
+        self.add(Node::Global(index))
+    }
+
     /// Keeps a string beside those of the pickle.
     pub(crate) fn keep_str(&mut self, text: &str) -> Raw {
         let start = (self.text.len() + self.side.len()) as u64;
