@@ -59,7 +59,7 @@ pub fn fixtures() -> Vec<Fixture> {
 /// Returns the fixtures that are torch.save files and must be read.
 pub fn readable_fixtures() -> Vec<Fixture> {
     let mut all = fixtures();
-    let containers = ["zip", "legacy", "tar", "torchscript", "package"];
+    let containers = ["zip", "legacy", "tar", "torchscript", "package", "pt2"];
     all.retain(|fixture| containers.contains(&fixture.text("container")) && fixture.text("result") == "ok");
     all
 }

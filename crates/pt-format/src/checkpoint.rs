@@ -2,7 +2,9 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::container::{Archive, ArchiveRecords, Container, Legacy, Pickles, Tar, detect};
+use crate::container::{
+    Archive, ArchiveRecords, Container, DescribedArchive, Legacy, Pickles, Safetensors, Tar, detect,
+};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Raw, Tree, Value};
@@ -75,6 +77,7 @@ impl<'s> Checkpoint<'s> {
             Container::Zip => Self::parse_zip(Archive::parse(source)?, limits),
             Container::Legacy => Self::parse_legacy(Legacy::parse(source, limits)?, limits),
             Container::Tar => Self::parse_tar(Tar::parse(source, limits)?, limits),
+            Container::Safetensors => Self::parse_safetensors(Safetensors::parse(source, limits)?, limits),
             container => Err(Error::UnsupportedContainer { container }),
         }
     }
@@ -86,6 +89,12 @@ impl<'s> Checkpoint<'s> {
     }
 
     fn parse_zip<S: Source + ?Sized>(mut archive: Archive<'s, S>, limits: &Limits) -> Result<Self> {
+        if let Some(described) = DescribedArchive::read(&archive, limits)? {
+            let DescribedArchive { container, byte_order, tree, folders, text } = described;
+            let fingerprint = fingerprint(archive.directory(), &text, byte_order, archive.covers_content());
+            let records = ArchiveRecords::new(&archive, folders);
+            return Self::assemble(tree, &records, limits, container, byte_order, fingerprint);
+        }
         let pickles = Pickles::read(&mut archive, limits)?;
         let fingerprint =
             fingerprint(archive.directory(), pickles.bytes(), pickles.byte_order, archive.covers_content());
@@ -93,6 +102,18 @@ impl<'s> Checkpoint<'s> {
         let (tree, folders) = pickles.run(limits)?;
         let records = ArchiveRecords::new(&archive, folders);
         Self::assemble(tree, &records, limits, container, byte_order, fingerprint)
+    }
+
+    fn parse_safetensors(file: Safetensors, limits: &Limits) -> Result<Self> {
+        let fingerprint = fingerprint(&[], &file.header, ByteOrder::Little, false);
+        Self::assemble(
+            file.tree,
+            &file.records,
+            limits,
+            Container::Safetensors,
+            ByteOrder::Little,
+            fingerprint,
+        )
     }
 
     fn parse_tar(tar: Tar<'s>, limits: &Limits) -> Result<Self> {
@@ -250,12 +271,25 @@ pub fn fingerprint_of<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result
     match detect(source)? {
         Container::Zip => {
             let mut archive = Archive::parse(source)?;
+            if let Some(described) = DescribedArchive::read(&archive, limits)? {
+                let covers_content = archive.covers_content();
+                return Ok(fingerprint(
+                    archive.directory(),
+                    &described.text,
+                    described.byte_order,
+                    covers_content,
+                ));
+            }
             let pickles = Pickles::read(&mut archive, limits)?;
             let covers_content = archive.covers_content();
             Ok(fingerprint(archive.directory(), pickles.bytes(), pickles.byte_order, covers_content))
         }
         Container::Legacy => Ok(legacy_fingerprint(&Legacy::parse(source, limits)?)),
         Container::Tar => Ok(tar_fingerprint(&Tar::parse(source, limits)?)),
+        Container::Safetensors => {
+            let file = Safetensors::parse(source, limits)?;
+            Ok(fingerprint(&[], &file.header, ByteOrder::Little, false))
+        }
         container => Err(Error::UnsupportedContainer { container }),
     }
 }

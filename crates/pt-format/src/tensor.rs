@@ -110,6 +110,12 @@ pub enum Fault {
         /// Bytes expected.
         expected: u64,
     },
+    /// A description in JSON is malformed.
+    #[error("malformed JSON: {problem}")]
+    Json {
+        /// What is wrong with it, and where.
+        problem: String,
+    },
     /// Two references to one storage disagree about its length.
     #[error("one reference to its storage counts {first} bytes, another {second}")]
     StorageLengths {

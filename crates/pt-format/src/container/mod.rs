@@ -1,5 +1,6 @@
 //! Which container a file is, and the zip archive.
 
+mod described;
 mod detect;
 mod legacy;
 mod pickles;
@@ -9,6 +10,7 @@ mod zip;
 
 use std::fmt;
 
+pub(crate) use self::described::{DescribedArchive, Safetensors};
 pub use self::detect::detect;
 pub(crate) use self::legacy::Legacy;
 pub use self::legacy::LegacyProblem;

@@ -51,6 +51,12 @@ pub(crate) struct Folder {
     suffix: &'static [u8],
 }
 
+impl Folder {
+    pub(crate) fn new(prefix: Vec<u8>, suffix: &'static [u8]) -> Self {
+        Self { prefix, suffix }
+    }
+}
+
 impl<'s> Pickles<'s> {
     /// Tells what the archive is and reads its pickles.
     ///
@@ -161,16 +167,12 @@ impl<S: Source + ?Sized> Records for ArchiveRecords<'_, '_, S> {
 /// Tells which kind of archive this is, in the order torch does, and which pickles to read.
 fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result<(Container, Vec<Plan>)> {
     let has = |name: &str| archive.find_in_root(name).is_some();
-    let unsupported = |container| Err(Error::UnsupportedContainer { container });
-    if has("archive_format") {
-        return unsupported(Container::Pt2);
-    }
     if has(".data/extern_modules") || has(".data/python_version") {
         return plan_package(archive, limits).map(|plans| (Container::Package, plans));
     }
     let main = archive.find_in_root("data.pkl").map(|index| Plan {
         index,
-        record: shown(archive, index),
+        record: archive.shown_name(index),
         folder: Folder { prefix: archive.in_root("data/"), suffix: b"" },
         path: Vec::new(),
         is_constants: false,
@@ -178,15 +180,12 @@ fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result
     if let Some(constants) = archive.find_in_root("constants.pkl") {
         let constants = Plan {
             index: constants,
-            record: shown(archive, constants),
+            record: archive.shown_name(constants),
             folder: Folder { prefix: archive.in_root("constants/"), suffix: b"" },
             path: Vec::new(),
             is_constants: true,
         };
         return Ok((Container::TorchScript, main.into_iter().chain([constants]).collect()));
-    }
-    if has("model.json") {
-        return unsupported(Container::TorchScript);
     }
     if let Some(main) = main {
         return Ok((Container::Zip, vec![main]));
@@ -233,7 +232,13 @@ fn plan_package<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -
         };
         let path = name.trim_end_matches(".pkl").trim_start_matches('.').split('/').map(str::to_owned);
         let is_constants = in_script && name.ends_with("/constants.pkl");
-        plans.push(Plan { index, record: shown(archive, index), folder, path: path.collect(), is_constants });
+        plans.push(Plan {
+            index,
+            record: archive.shown_name(index),
+            folder,
+            path: path.collect(),
+            is_constants,
+        });
     }
     if let [only] = &mut plans[..] {
         only.path.clear();
@@ -241,11 +246,8 @@ fn plan_package<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -
     Ok(plans)
 }
 
-fn shown<S: Source + ?Sized>(archive: &Archive<'_, S>, index: usize) -> String {
-    String::from_utf8_lossy(archive.name(&archive.entries()[index])).into_owned()
-}
-
-fn read_byte_order<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Result<ByteOrder> {
+/// Returns the order of bytes inside the storages.
+pub(super) fn read_byte_order<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Result<ByteOrder> {
     match small_record(archive, "byteorder")?.as_deref() {
         None | Some(b"little") => Ok(ByteOrder::Little),
         Some(b"big") => Ok(ByteOrder::Big),

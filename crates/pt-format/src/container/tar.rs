@@ -303,9 +303,9 @@ impl Modern<'_, '_> {
         let counts = |counts: &[i64]| counts.iter().map(|&count| Raw::Int(count)).collect::<Vec<_>>();
         let sizes = self.tree.add_tuple(&counts(&tensor.sizes));
         let strides = self.tree.add_tuple(&counts(&tensor.strides));
-        let args = self.tree.add_tuple(&[storage, Raw::Int(tensor.offset), sizes, strides]);
-        let callable = self.tree.add_global("torch._utils", "_rebuild_tensor", Known::RebuildTensor);
-        Some(Node::Object { callable: callable.node()?, args: args.node()?, extra: u32::MAX })
+        let args = [storage, Raw::Int(tensor.offset), sizes, strides];
+        let call = self.tree.add_call("torch._utils", "_rebuild_tensor", Known::RebuildTensor, &args);
+        Some(self.tree.node(call.node()?))
     }
 
     /// `("storage", class, key, location, element count, view)` as a persistent id.
@@ -332,9 +332,7 @@ impl Modern<'_, '_> {
             view,
         ];
         let id = self.tree.add_tuple(&fields);
-        let item = self.tree.items.len() as u32;
-        self.tree.items.push(id);
-        let made = self.tree.add(Node::Persistent(item));
+        let made = self.tree.add_persistent(id);
         self.made.insert(key, made);
         Some(made)
     }

@@ -267,6 +267,11 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         &self.directory[start..start + usize::from(entry.name_bytes)]
     }
 
+    /// Returns the name of the record with this number, for people.
+    pub(crate) fn shown_name(&self, index: usize) -> String {
+        String::from_utf8_lossy(self.name(&self.entries[index])).into_owned()
+    }
+
     /// Returns the top folder that holds all records, without the slash; empty when there is none.
     pub fn root(&self) -> &[u8] {
         self.entries.first().map_or(&[], |entry| &self.name(entry)[..self.root_bytes])

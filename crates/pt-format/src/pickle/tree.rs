@@ -198,6 +198,27 @@ impl<'s> Tree<'s> {
         self.add(Node::Global(index))
     }
 
+    /// Adds a dict of keys and values in turn.
+    pub(crate) fn add_dict(&mut self, pairs: &[Raw]) -> Raw {
+        let mut sequence = Sequence::default();
+        self.extend(&mut sequence, pairs);
+        self.add(Node::Dict(sequence))
+    }
+
+    /// Adds a persistent id.
+    pub(crate) fn add_persistent(&mut self, id: Raw) -> Raw {
+        let item = self.items.len() as u32;
+        self.items.push(id);
+        self.add(Node::Persistent(item))
+    }
+
+    /// Adds the call of a global.
+    pub(crate) fn add_call(&mut self, module: &str, name: &str, known: Known, args: &[Raw]) -> Raw {
+        let callable = self.add_global(module, name, known).node().unwrap_or(NONE);
+        let args = self.add_tuple(args).node().unwrap_or(NONE);
+        self.add(Node::Object { callable, args, extra: NONE })
+    }
+
     /// Keeps a string beside those of the pickle.
     pub(crate) fn keep_str(&mut self, text: &str) -> Raw {
         let start = (self.text.len() + self.side.len()) as u64;
