@@ -121,3 +121,18 @@ fn the_demo_runs_and_checks_itself() {
     }
     assert_eq!(std::fs::read_dir(folder.path().join("ptview-demo")).unwrap().count(), 31);
 }
+
+#[test]
+fn globals_are_listed_with_a_verdict() {
+    let output = ptview(&["ls", "--globals", "testdata/fixtures/zip/state_dict.pt"]);
+    assert!(output.status.success());
+    assert!(stdout(&output).starts_with("verdict  named  called  global\nknown "), "{}", stdout(&output));
+    assert_eq!(stderr(&output), "");
+
+    let file = "testdata/fixtures/attack/builtins_eval.pt";
+    let output = ptview(&["ls", "--globals", "--format", "jsonl", file]);
+    assert_eq!(output.status.code(), Some(1));
+    let line: serde_json::Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
+    assert_eq!((&line["verdict"], &line["name"]), (&"dangerous".into(), &"eval".into()));
+    assert!(stderr(&output).contains(&format!("{file}: dangerous: builtins.eval")), "{}", stderr(&output));
+}

@@ -10,8 +10,8 @@ use pt_view::{CheckedRecords, FileBytes, TensorView};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::cli::table::{bytes, escaped, write_table};
-use crate::cli::{Error, Result};
+use crate::cli::table::{bytes, escaped, shortened, write_table};
+use crate::cli::{Error, Result, globals};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -21,13 +21,17 @@ pub(crate) struct Arguments {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// List instead every global that unpickling the files would import: its verdict (known, opaque, dangerous), how often it
+    /// is named and called. Nothing is imported. Dangerous ones are repeated on stderr, and the exit code is 1.
+    #[arg(long, conflicts_with = "hash")]
+    globals: bool,
     /// Add the SHA-256 of each tensor's contiguous, logical, little-endian bytes.
     #[arg(long)]
     hash: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     /// Aligned columns.
     Table,
     /// One JSON array.
@@ -37,6 +41,9 @@ enum Format {
 }
 
 pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
+    if arguments.globals {
+        return globals::run(&arguments.files, arguments.format, out);
+    }
     let mut failures = 0;
     let mut all = Vec::new();
     for path in &arguments.files {
@@ -65,6 +72,11 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
     if arguments.format == Format::Json {
         writeln!(out, "{:#}", Value::Array(all)).map_err(Error::Output)?;
     }
+    reported(failures)
+}
+
+/// The error that sums up those that were told as they came.
+pub(crate) fn reported(failures: usize) -> Result {
     match failures {
         0 => Ok(()),
         1 => Err(Error::Reported("1 problem, see above".into())),
@@ -73,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
 }
 
 /// Errors of single files and tensors go to stderr as they come; the rest is still listed.
-fn complain(message: &str) {
+pub(crate) fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "ptview: {message}");
 }
 
@@ -189,7 +201,7 @@ fn print_table(path: &Path, rows: &[Row], arguments: &Arguments, out: &mut dyn W
                 |sizes| format!("[{}]", sizes.iter().map(Value::to_string).collect::<Vec<_>>().join(", ")),
             );
             let mut cells = vec![
-                if row.name.is_empty() { "(root)".into() } else { escaped(&row.name) },
+                if row.name.is_empty() { "(root)".into() } else { shortened(&escaped(&row.name)) },
                 text("dtype"),
                 shape,
                 row.json["nbytes"].as_u64().map_or_else(|| "?".into(), bytes),

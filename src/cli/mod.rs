@@ -1,6 +1,7 @@
 //! The command line: arguments, and what each command prints.
 
 mod demo;
+mod globals;
 mod index;
 mod ls;
 mod table;

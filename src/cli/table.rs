@@ -36,6 +36,19 @@ pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
+/// A name cut in its middle if it is long: the table is for people, JSON has it whole.
+pub(crate) fn shortened(name: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    let count = name.chars().count();
+    if count <= CHARS_MAX {
+        return name.to_owned();
+    }
+    let half = CHARS_MAX / 2;
+    let start: String = name.chars().take(half).collect();
+    let end: String = name.chars().skip(count - half + 1).collect();
+    format!("{start}…{end}")
+}
+
 /// Text from a file, with control characters escaped.
 pub(crate) fn escaped(text: &str) -> String {
     if !text.chars().any(char::is_control) {
@@ -56,6 +69,14 @@ mod tests {
         let rows = [vec!["a".into(), "1".into()], vec!["long".into(), "22".into()]];
         write_table(&mut out, &["name", "n"], &[1], &rows).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "name   n\na      1\nlong  22\n");
+    }
+
+    #[test]
+    fn long_names_keep_their_ends() {
+        assert_eq!(shortened("layer.weight"), "layer.weight");
+        let long = shortened(&format!("{}.weight", "x".repeat(300)));
+        assert_eq!(long.chars().count(), 80);
+        assert!(long.starts_with("xxx") && long.ends_with(".weight"));
     }
 
     #[test]

@@ -1,10 +1,6 @@
 //! One file, parsed: its value tree, its tensors, its storages.
 
-use xxhash_rust::xxh3::Xxh3;
-
-use crate::container::{
-    Archive, ArchiveRecords, Container, DescribedArchive, Legacy, Pickles, Safetensors, Tar, detect,
-};
+use crate::container::{ArchiveRecords, Container, File};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Raw, Tree, Value};
@@ -73,52 +69,26 @@ impl<'s> Checkpoint<'s> {
     /// # Errors
     /// When the bytes are no checkpoint, when its structure is damaged, or when it exceeds `limits`.
     pub fn parse<S: Source + ?Sized>(source: &'s S, limits: &Limits) -> Result<Self> {
-        match detect(source)? {
-            Container::Zip => Self::parse_zip(Archive::parse(source)?, limits),
-            Container::Legacy => Self::parse_legacy(Legacy::parse(source, limits)?, limits),
-            Container::Tar => Self::parse_tar(Tar::parse(source, limits)?, limits),
-            Container::Safetensors => Self::parse_safetensors(Safetensors::parse(source, limits)?, limits),
-            container => Err(Error::UnsupportedContainer { container }),
+        let file = File::read(source, limits)?;
+        let (container, byte_order, fingerprint) = (file.container(), file.byte_order(), file.fingerprint());
+        let assemble = |tree, records: &dyn Records| {
+            Self::assemble(tree, records, limits, container, byte_order, fingerprint)
+        };
+        match file {
+            File::Pickles(archive, pickles) => {
+                let (tree, folders) = pickles.run(limits)?;
+                assemble(tree, &ArchiveRecords::new(&archive, folders))
+            }
+            File::Described(archive, described) => {
+                assemble(described.tree, &ArchiveRecords::new(&archive, described.folders))
+            }
+            File::Legacy(legacy) => {
+                let (tree, records) = legacy.into_parts();
+                assemble(tree, &records)
+            }
+            File::Tar(tar) => assemble(tar.tree, &tar.records),
+            File::Safetensors(file) => assemble(file.tree, &file.records),
         }
-    }
-
-    fn parse_legacy(legacy: Legacy<'s>, limits: &Limits) -> Result<Self> {
-        let fingerprint = legacy_fingerprint(&legacy);
-        let (tree, records) = legacy.into_parts();
-        Self::assemble(tree, &records, limits, Container::Legacy, ByteOrder::Little, fingerprint)
-    }
-
-    fn parse_zip<S: Source + ?Sized>(mut archive: Archive<'s, S>, limits: &Limits) -> Result<Self> {
-        if let Some(described) = DescribedArchive::read(&archive, limits)? {
-            let DescribedArchive { container, byte_order, tree, folders, text } = described;
-            let fingerprint = fingerprint(archive.directory(), &text, byte_order, archive.covers_content());
-            let records = ArchiveRecords::new(&archive, folders);
-            return Self::assemble(tree, &records, limits, container, byte_order, fingerprint);
-        }
-        let pickles = Pickles::read(&mut archive, limits)?;
-        let fingerprint =
-            fingerprint(archive.directory(), pickles.bytes(), pickles.byte_order, archive.covers_content());
-        let (container, byte_order) = (pickles.container, pickles.byte_order);
-        let (tree, folders) = pickles.run(limits)?;
-        let records = ArchiveRecords::new(&archive, folders);
-        Self::assemble(tree, &records, limits, container, byte_order, fingerprint)
-    }
-
-    fn parse_safetensors(file: Safetensors, limits: &Limits) -> Result<Self> {
-        let fingerprint = fingerprint(&[], &file.header, ByteOrder::Little, false);
-        Self::assemble(
-            file.tree,
-            &file.records,
-            limits,
-            Container::Safetensors,
-            ByteOrder::Little,
-            fingerprint,
-        )
-    }
-
-    fn parse_tar(tar: Tar<'s>, limits: &Limits) -> Result<Self> {
-        let fingerprint = tar_fingerprint(&tar);
-        Self::assemble(tar.tree, &tar.records, limits, Container::Tar, ByteOrder::Little, fingerprint)
     }
 
     /// Finds the tensors in the values, whatever container they came from.
@@ -268,46 +238,5 @@ impl<'s> Checkpoint<'s> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn fingerprint_of<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Fingerprint> {
-    match detect(source)? {
-        Container::Zip => {
-            let mut archive = Archive::parse(source)?;
-            if let Some(described) = DescribedArchive::read(&archive, limits)? {
-                let covers_content = archive.covers_content();
-                return Ok(fingerprint(
-                    archive.directory(),
-                    &described.text,
-                    described.byte_order,
-                    covers_content,
-                ));
-            }
-            let pickles = Pickles::read(&mut archive, limits)?;
-            let covers_content = archive.covers_content();
-            Ok(fingerprint(archive.directory(), pickles.bytes(), pickles.byte_order, covers_content))
-        }
-        Container::Legacy => Ok(legacy_fingerprint(&Legacy::parse(source, limits)?)),
-        Container::Tar => Ok(tar_fingerprint(&Tar::parse(source, limits)?)),
-        Container::Safetensors => {
-            let file = Safetensors::parse(source, limits)?;
-            Ok(fingerprint(&[], &file.header, ByteOrder::Little, false))
-        }
-        container => Err(Error::UnsupportedContainer { container }),
-    }
-}
-
-/// All the head says, counts of storages included as its persistent ids have them. There are no CRCs.
-fn legacy_fingerprint(legacy: &Legacy<'_>) -> Fingerprint {
-    fingerprint(&[], &legacy.tree.text[..legacy.head_bytes], ByteOrder::Little, false)
-}
-
-/// The pickle and what the other members say. There are no CRCs.
-fn tar_fingerprint(tar: &Tar<'_>) -> Fingerprint {
-    fingerprint(&tar.description, &tar.tree.text, ByteOrder::Little, false)
-}
-
-fn fingerprint(directory: &[u8], pickle: &[u8], byte_order: ByteOrder, covers_content: bool) -> Fingerprint {
-    let mut hasher = Xxh3::new();
-    hasher.update(directory);
-    hasher.update(pickle);
-    hasher.update(&[u8::from(byte_order == ByteOrder::Big)]);
-    Fingerprint { digest: hasher.digest(), covers_content }
+    Ok(File::read(source, limits)?.fingerprint())
 }

@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::container::{ArchiveProblem, Container, LegacyProblem};
+use crate::fault::Fault;
 use crate::pickle::PickleProblem;
-use crate::tensor::Fault;
 
 /// Why a file, or a part of it, could not be read.
 ///

@@ -86,31 +86,6 @@ pub(crate) fn packed_bytes(shape: &[u64], per_byte: u64) -> Option<u64> {
     }
 }
 
-/// Calls `visit` with the offset of every element, in elements from the first one, in row-major order.
-pub(crate) fn for_each_offset(shape: &[u64], stride: &[u64], mut visit: impl FnMut(u64)) {
-    if shape.contains(&0) {
-        return;
-    }
-    let mut index = vec![0u64; shape.len()];
-    let mut offset = 0u64;
-    loop {
-        visit(offset);
-        let mut dim = shape.len();
-        loop {
-            let Some(next) = dim.checked_sub(1) else { return };
-            dim = next;
-            index[dim] += 1;
-            // The stride of a dimension of size 1 is any number at all; what is added is taken back at once.
-            offset = offset.wrapping_add(stride[dim]);
-            if index[dim] < shape[dim] {
-                break;
-            }
-            offset = offset.wrapping_sub(stride[dim].wrapping_mul(shape[dim]));
-            index[dim] = 0;
-        }
-    }
-}
-
 /// Returns the bytes of a contiguous tensor, `None` when that does not fit.
 ///
 /// ```

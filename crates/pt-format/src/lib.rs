@@ -9,7 +9,7 @@
 //!
 //! * [`Checkpoint`] — parse a file, list its [`Tensor`]s, walk its [`values`](Checkpoint::values).
 //! * [`write`](mod@write) — write a `.pt` file that `torch.load(weights_only=True)` reads.
-//! * [`DType`], [`geometry`] — element types, shape and stride arithmetic.
+//! * [`DType`], [`geometry`], [`strided`] — element types, shape and stride arithmetic, copies of any stride.
 
 #![forbid(unsafe_code)]
 
@@ -19,11 +19,13 @@ mod container;
 mod dtype;
 mod element;
 mod error;
+mod fault;
 pub mod geometry;
 mod limits;
 mod pickle;
 mod rebuild;
 mod source;
+pub mod strided;
 mod tensor;
 pub mod write;
 
@@ -33,7 +35,8 @@ pub use crate::container::{Archive, ArchiveProblem, Container, Entry, LegacyProb
 pub use crate::dtype::DType;
 pub use crate::element::Element;
 pub use crate::error::{Error, Result};
+pub use crate::fault::Fault;
 pub use crate::limits::Limits;
 pub use crate::pickle::{GlobalUse, Kind, PickleProblem, Value, Verdict};
 pub use crate::source::Source;
-pub use crate::tensor::{Fault, Flags, Layout, Quantizer, Storage, Tensor};
+pub use crate::tensor::{Flags, Layout, Quantizer, Storage, Tensor};

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use pt_format::Element;
-
-use crate::copy::Offsets;
+use pt_format::strided::Offsets;
 
 /// Iterator over the elements of a tensor in row-major order, whatever its strides.
 pub struct Elements<'a, T> {
@@ -21,7 +20,7 @@ impl<T: Element> Iterator for Elements<'_, T> {
 
     fn next(&mut self) -> Option<T> {
         self.left = self.left.checked_sub(1)?;
-        let start = self.offsets.next() as usize * size_of::<T>();
+        let start = self.offsets.step() as usize * size_of::<T>();
         // The view checked the extent; for bool it checked the values too.
         bytemuck::checked::try_pod_read_unaligned(&self.bytes[start..start + size_of::<T>()]).ok()
     }

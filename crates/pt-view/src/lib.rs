@@ -24,12 +24,12 @@
 
 #![deny(unsafe_code)]
 
-mod copy;
 mod error;
 mod iter;
 #[allow(unsafe_code)]
 mod map;
 mod mapping;
+mod values;
 mod view;
 
 pub use crate::error::{Error, Obstacle, Result};

@@ -6,12 +6,13 @@ use std::io;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pt_format::strided::{Offsets, copy_strided};
 use pt_format::{ByteOrder, DType, Element, Flags, Layout, Record, geometry};
 use pt_index::{FileSource, TensorEntry};
 
-use crate::copy::{Offsets, copy_strided, negate_floats, negate_integers, swap};
 use crate::error::{Error, Obstacle, Result};
 use crate::iter::Elements;
+use crate::values::{negate_floats, negate_integers, swap};
 
 /// Decoded records are held in memory; no honest one is larger.
 const DECODED_BYTES_MAX: u64 = 16 << 30;
@@ -585,7 +586,7 @@ fn are_bools(bytes: &[u8], place: &Place<'_>, numel: u64) -> bool {
         return bytes.iter().all(|&byte| byte <= 1);
     }
     let mut offsets = Offsets::new(place.shape, place.stride);
-    (0..numel).all(|_| bytes[offsets.next() as usize] <= 1)
+    (0..numel).all(|_| bytes[offsets.step() as usize] <= 1)
 }
 
 fn misaligned(bytes: &[u8], needs: usize) -> Obstacle {

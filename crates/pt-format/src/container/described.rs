@@ -19,11 +19,11 @@ use crate::container::legacy::LegacyRecords;
 use crate::container::pickles::{Folder, read_byte_order};
 use crate::container::{Archive, Container};
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::geometry;
 use crate::limits::Limits;
 use crate::pickle::{Known, Node, Raw, Root, Tree};
 use crate::source::Source;
-use crate::tensor::Fault;
 
 /// Length of the JSON, in front of it.
 const SAFETENSORS_LENGTH_BYTES: u64 = 8;

@@ -13,11 +13,11 @@ use std::collections::HashMap;
 
 use crate::container::Record;
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::pickle::{Machine, Node, PersistentIds, PickleProblem, Raw, Root, Tree};
 use crate::rebuild::{Records, storage_class};
 use crate::source::Source;
-use crate::tensor::Fault;
 
 const PROTOCOL: i64 = 1001;
 /// First read; longer heads are read again, longer.
@@ -77,9 +77,9 @@ pub enum LegacyProblem {
 /// The head of a legacy file, and where its storages lie.
 pub(crate) struct Legacy<'s> {
     /// Values of the object.
-    pub(crate) tree: Tree<'s>,
+    tree: Tree<'s>,
     /// Bytes up to the end of the fifth pickle.
-    pub(crate) head_bytes: usize,
+    head_bytes: usize,
     records: LegacyRecords,
 }
 
@@ -153,6 +153,11 @@ impl<'s> Legacy<'s> {
             at = end;
         }
         Ok(())
+    }
+
+    /// Returns the bytes of the five pickles.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.tree.text[..self.head_bytes]
     }
 
     /// Hands out the tree and keeps the places.

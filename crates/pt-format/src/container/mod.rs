@@ -2,6 +2,7 @@
 
 mod described;
 mod detect;
+mod file;
 mod legacy;
 mod pickles;
 mod record;
@@ -12,6 +13,7 @@ use std::fmt;
 
 pub(crate) use self::described::{DescribedArchive, Safetensors};
 pub use self::detect::detect;
+pub(crate) use self::file::File;
 pub(crate) use self::legacy::Legacy;
 pub use self::legacy::LegacyProblem;
 pub(crate) use self::pickles::{ArchiveRecords, Pickles};

@@ -14,11 +14,11 @@ use std::ops::Range;
 use crate::checkpoint::ByteOrder;
 use crate::container::{Archive, ArchiveProblem, Container, Record};
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::pickle::{Machine, PersistentIds, Root, Tree};
 use crate::rebuild::Records;
 use crate::source::Source;
-use crate::tensor::Fault;
 
 /// The pickles of an archive, read but not run.
 pub(crate) struct Pickles<'s> {

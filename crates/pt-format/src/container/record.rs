@@ -6,8 +6,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use zip::read::{ZipReadOptions, read_zipfile_from_stream_with_options};
 
 use crate::container::zip::{LOCAL_HEADER_BYTES, METHOD_STORED, local_data_start};
+use crate::fault::Fault;
 use crate::source::Source;
-use crate::tensor::Fault;
 
 /// Where the bytes of a storage lie, and how to be sure of it.
 ///

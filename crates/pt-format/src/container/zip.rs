@@ -25,9 +25,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::container::record::{Record, name_hash};
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::source::Source;
-use crate::tensor::Fault;
 
 const END_SIGNATURE: &[u8; 4] = b"PK\x05\x06";
 const END_BYTES: u64 = 22;

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use crate::container::Record;
 use crate::dtype::DType;
+use crate::fault::Fault;
 use crate::pickle::{Known, Node, NodeId, Raw, Tree};
-use crate::tensor::{Fault, StorageRow};
+use crate::tensor::StorageRow;
 
 /// Where the bytes of storages lie.
 pub(crate) trait Records {

@@ -4,12 +4,13 @@
 //! `torch/nested/_internal/nested_tensor.py`.
 
 use crate::dtype::DType;
+use crate::fault::Fault;
 use crate::geometry;
 use crate::limits::Limits;
 use crate::pickle::{Known, Node, NodeId, Raw, Tree};
 use crate::rebuild::storage::{StorageTable, count};
 use crate::rebuild::walk::Component;
-use crate::tensor::{Fault, Flags, Layout, Quantizer};
+use crate::tensor::{Flags, Layout, Quantizer};
 
 /// Rebuild calls around one another: parameter of a subclass of a device tensor. Honest files stop at 3.
 const WRAPPERS_MAX: usize = 16;

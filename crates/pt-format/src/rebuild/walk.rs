@@ -10,11 +10,12 @@ use std::sync::Arc;
 use hashbrown::DefaultHashBuilder;
 
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::pickle::{Items, JIT_WRAPPERS_MAX, Known, Node, NodeId, Pairs, Raw, Root, Text, Tree, repr};
 use crate::rebuild::storage::{Records, StorageTable};
 use crate::rebuild::tensor::{Parsed, Rebuilder};
-use crate::tensor::{Details, Fault, Flags, Layout, StorageRow, TensorRow};
+use crate::tensor::{Details, Flags, Layout, StorageRow, TensorRow};
 
 /// Tensors nested deeper than this are refused: their names alone could fill the memory.
 const NAMED_DEPTH_MAX: usize = 1024;

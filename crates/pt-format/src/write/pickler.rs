@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::geometry;
 use crate::pickle::opcode as op;
+use crate::strided::copy_strided;
 use crate::write::object::{Content, Object, Storage, Tensor};
 use crate::write::{Error, Result};
 
@@ -287,11 +288,8 @@ fn own_elements<'o>(tensor: &'o Tensor<'_>) -> Written<'o> {
     if geometry::is_contiguous(&tensor.shape, &tensor.stride) {
         return Written::Bytes(Cow::Borrowed(&bytes[start..start + numel * itemsize]));
     }
-    let mut gathered = Vec::with_capacity(numel * itemsize);
-    geometry::for_each_offset(&tensor.shape, &tensor.stride, |offset| {
-        let at = start + offset as usize * itemsize;
-        gathered.extend_from_slice(&bytes[at..at + itemsize]);
-    });
+    let mut gathered = vec![0; numel * itemsize];
+    copy_strided(&bytes[start..], &tensor.shape, &tensor.stride, itemsize, &mut gathered);
     Written::Bytes(Cow::Owned(gathered))
 }
 

@@ -1,8 +1,8 @@
-//! Elements of any stride to contiguous bytes.
+//! Elements of any stride to contiguous bytes, the same for the writer and for views.
 
 /// Shape and stride without dimensions that do not matter: sizes of 1 are dropped, and neighbours that lie as one
 /// dimension are joined.
-pub(crate) fn coalesce(shape: &[u64], stride: &[u64]) -> (Vec<u64>, Vec<u64>) {
+fn coalesce(shape: &[u64], stride: &[u64]) -> (Vec<u64>, Vec<u64>) {
     let mut out: (Vec<u64>, Vec<u64>) = (Vec::with_capacity(shape.len()), Vec::with_capacity(shape.len()));
     for (&size, &step) in shape.iter().zip(stride) {
         if size == 1 {
@@ -25,9 +25,15 @@ pub(crate) fn coalesce(shape: &[u64], stride: &[u64]) -> (Vec<u64>, Vec<u64>) {
 /// Copies the elements of a strided tensor in row-major order. `source` begins at the first element and reaches to the
 /// last; `out` holds exactly the elements.
 ///
+/// ```
+/// let mut out = [0; 4];
+/// pt_format::strided::copy_strided(&[0, 1, 2, 3, 4, 5], &[2, 2], &[1, 3], 1, &mut out);
+/// assert_eq!(out, [0, 3, 1, 4]);
+/// ```
+///
 /// # Panics
 /// When `source` or `out` is shorter than shape and stride need.
-pub(crate) fn copy_strided(source: &[u8], shape: &[u64], stride: &[u64], itemsize: usize, out: &mut [u8]) {
+pub fn copy_strided(source: &[u8], shape: &[u64], stride: &[u64], itemsize: usize, out: &mut [u8]) {
     if out.is_empty() {
         return;
     }
@@ -42,7 +48,7 @@ pub(crate) fn copy_strided(source: &[u8], shape: &[u64], stride: &[u64], itemsiz
     let row_bytes = inner_size as usize * itemsize;
     let mut offsets = Offsets::new(outer_shape, outer_stride);
     for row in out.chunks_exact_mut(row_bytes) {
-        let start = offsets.next() as usize * itemsize;
+        let start = offsets.step() as usize * itemsize;
         let from = &source[start..];
         if inner_step == itemsize {
             row.copy_from_slice(&from[..row_bytes]);
@@ -73,7 +79,13 @@ fn copy_row<const N: usize>(from: &[u8], step: usize, row: &mut [u8]) {
 }
 
 /// Offsets of a strided walk in row-major order, in elements. The caller knows how many there are.
-pub(crate) struct Offsets<'d> {
+///
+/// ```
+/// let mut offsets = pt_format::strided::Offsets::new(&[2, 2], &[10, 1]);
+/// assert_eq!([0; 4].map(|_| offsets.step()), [0, 1, 10, 11]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Offsets<'d> {
     shape: &'d [u64],
     stride: &'d [u64],
     index: Vec<u64>,
@@ -81,12 +93,13 @@ pub(crate) struct Offsets<'d> {
 }
 
 impl<'d> Offsets<'d> {
-    pub(crate) fn new(shape: &'d [u64], stride: &'d [u64]) -> Self {
+    /// Starts at the first element.
+    pub fn new(shape: &'d [u64], stride: &'d [u64]) -> Self {
         Self { shape, stride, index: vec![0; shape.len()], offset: 0 }
     }
 
     /// Returns the offset of this element and steps to the next, around to the first after the last.
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn step(&mut self) -> u64 {
         let here = self.offset;
         for dim in (0..self.shape.len()).rev() {
             self.index[dim] += 1;
@@ -99,32 +112,6 @@ impl<'d> Offsets<'d> {
             self.index[dim] = 0;
         }
         here
-    }
-}
-
-/// Swaps the byte order of values of `width` bytes.
-pub(crate) fn swap(bytes: &mut [u8], width: usize) {
-    if width > 1 {
-        bytes.chunks_exact_mut(width).for_each(<[u8]>::reverse);
-    }
-}
-
-/// Flips the sign of floating point values of `width` bytes (little-endian): of every one, or of every second one (the
-/// imaginary parts of complex numbers).
-pub(crate) fn negate_floats(bytes: &mut [u8], width: usize, imaginary_only: bool) {
-    let skip = usize::from(imaginary_only);
-    for value in bytes.chunks_exact_mut(width).skip(skip).step_by(1 + skip) {
-        value[width - 1] ^= 0x80;
-    }
-}
-
-/// Negates little-endian integers of `width` bytes, wrapping.
-pub(crate) fn negate_integers(bytes: &mut [u8], width: usize) {
-    for value in bytes.chunks_exact_mut(width) {
-        let mut carry = true;
-        for byte in value {
-            (*byte, carry) = (!*byte).overflowing_add(carry.into());
-        }
     }
 }
 
@@ -155,18 +142,5 @@ mod tests {
         assert_eq!(coalesce(&[2, 3, 4], &[12, 4, 1]), (vec![24], vec![1]));
         assert_eq!(coalesce(&[2, 1, 4], &[8, 77, 1]), (vec![2, 4], vec![8, 1]));
         assert_eq!(coalesce(&[5, 5], &[0, 0]), (vec![25], vec![0]));
-    }
-
-    #[test]
-    fn values_are_swapped_and_negated_in_place() {
-        let mut bytes = [1, 2, 3, 4];
-        swap(&mut bytes, 2);
-        assert_eq!(bytes, [2, 1, 4, 3]);
-        let mut complex = [1f32.to_le_bytes(), 2f32.to_le_bytes()].concat();
-        negate_floats(&mut complex, 4, true);
-        assert_eq!(complex, [1f32.to_le_bytes(), (-2f32).to_le_bytes()].concat());
-        let mut integers = 5i16.to_le_bytes();
-        negate_integers(&mut integers, 2);
-        assert_eq!(i16::from_le_bytes(integers), -5);
     }
 }

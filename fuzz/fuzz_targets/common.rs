@@ -1,0 +1,52 @@
+//! What several targets do with bytes.
+
+use pt_format::{Checkpoint, Limits, audit};
+use pt_index::Index;
+use pt_view::{FileBytes, TensorView};
+
+/// Tensors that would be copied into more than this are not: expanding a tensor of stride 0 is a right answer.
+const TENSOR_BYTES_MAX: u64 = 1 << 20;
+
+/// The defaults, but for what an honest file may inflate to: the fuzzer has 2 GB.
+pub fn limits() -> Limits {
+    Limits { pickle_bytes: 4 << 20, inflated_bytes: 4 << 20, ..Limits::default() }
+}
+
+/// Parses, indexes and reads a file.
+pub fn exercise(bytes: &[u8]) {
+    let limits = limits();
+    let _ = audit(bytes, &limits);
+    let Ok(checkpoint) = Checkpoint::parse(bytes, &limits) else { return };
+    let _ = (checkpoint.check(), checkpoint.globals(), checkpoint.values().to_plain());
+    let Ok(index) = pt_index::index_of(&checkpoint) else { return };
+    let index = Index::from_bytes(index.as_bytes().to_vec()).expect("what we wrote can be read");
+    walk(&index, bytes);
+}
+
+/// Calls every accessor of an index, and reads every tensor.
+pub fn walk(index: &Index, file: &[u8]) {
+    let _ = (index.verify(), format!("{index:?}"));
+    for file in index.files() {
+        let _ = (file.path(), file.stamp(), file.fingerprint(), file.byte_order(), format!("{file:?}"));
+        let _ = (file.leaves().count(), file.leaf("epoch"), index.find_file(file.path()).is_some());
+        for tensor in file.tensors() {
+            let _ = (file.tensor(tensor.name()).is_some(), tensor.file().is_some());
+        }
+    }
+    for row in 0..index.tensor_count() {
+        let Some(entry) = index.tensor(row) else { continue };
+        let _ = (entry.path(), entry.numel(), entry.layout(), entry.flags(), format!("{entry:?}"));
+        let _ = (entry.class(), entry.quantizer(), entry.fault(), entry.is_contiguous());
+        let _ = (entry.alias_of().is_some(), entry.storage().map(|s| (s.nbytes(), s.record(), s.fault())));
+        let view = TensorView::new(entry, FileBytes::new(file));
+        let _ = (view.caps(), view.locate(), view.packed_bytes().is_ok(), view.as_slice::<f32>().is_ok());
+        let record_bytes =
+            entry.storage().and_then(|storage| storage.record()).map_or(0, |record| record.bytes);
+        if entry.nbytes().is_some_and(|bytes| bytes.max(record_bytes) <= TENSOR_BYTES_MAX) {
+            let copied = view.to_bytes();
+            if let (Ok(lent), Ok(copied)) = (view.as_bytes(), &copied) {
+                assert_eq!(lent, copied);
+            }
+        }
+    }
+}
