@@ -111,6 +111,18 @@ fn index_builds_and_says_what_it_left_out() {
 }
 
 #[test]
+fn an_index_of_shards_stands_for_its_shards() {
+    let output = ptview(&["ls", "testdata/fixtures/pkg/hf/pytorch_model.bin.index.json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let out = stdout(&output);
+    for words in
+        ["pytorch_model-00001-of-00002.bin:", "a.weight", "pytorch_model-00002-of-00002.bin:", "c.weight"]
+    {
+        assert!(out.contains(words), "{out}");
+    }
+}
+
+#[test]
 fn the_demo_runs_and_checks_itself() {
     let folder = tempfile::tempdir().unwrap();
     let output = ptview(&["demo", "--files", "30", "--dir", folder.path().to_str().unwrap()]);

@@ -7,9 +7,15 @@ use pt_view::{FileBytes, TensorView};
 /// Tensors that would be copied into more than this are not: expanding a tensor of stride 0 is a right answer.
 const TENSOR_BYTES_MAX: u64 = 1 << 20;
 
-/// The defaults, but for what an honest file may inflate to: the fuzzer has 2 GB.
+/// The defaults, but for what a small file may rightly cost: the fuzzer has 2 GB and a few seconds, and its code is slow.
 pub fn limits() -> Limits {
-    Limits { pickle_bytes: 4 << 20, inflated_bytes: 4 << 20, ..Limits::default() }
+    Limits {
+        pickle_bytes: 4 << 20,
+        inflated_bytes: 4 << 20,
+        alias_paths: 1000,
+        expanded_values: 10_000,
+        ..Limits::default()
+    }
 }
 
 /// Parses, indexes and reads a file.

@@ -13,7 +13,7 @@ use crate::cli::{Error, Result};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Files and folders to index.
+    /// Files, folders and indexes of shards (`….index.json`) to index.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -32,6 +32,8 @@ fn index(path: &Path, out: &mut dyn Write) -> Result {
         })?;
         bar.finish_and_clear();
         (built.index, built.skipped)
+    } else if pt_index::is_shard_index(path) {
+        (pt_index::build_shards(path, &Limits::default())?, Vec::new())
     } else {
         (pt_index::build_file(path, &Limits::default())?, Vec::new())
     };

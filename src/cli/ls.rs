@@ -15,7 +15,7 @@ use crate::cli::{Error, Result, globals};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Files to list.
+    /// Files to list; an index of shards (`….index.json`) stands for its shards.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How to print.
@@ -46,7 +46,8 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
     }
     let mut failures = 0;
     let mut all = Vec::new();
-    for path in &arguments.files {
+    let files = with_shards(&arguments.files)?;
+    for path in &files {
         let rows = match list(path, arguments.hash) {
             Ok(rows) => rows,
             Err(error) => {
@@ -60,7 +61,12 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
             failures += 1;
         }
         match arguments.format {
-            Format::Table => print_table(path, &rows, arguments, out).map_err(Error::Output)?,
+            Format::Table => {
+                if files.len() > 1 {
+                    writeln!(out, "{}:", escaped(&path.to_string_lossy())).map_err(Error::Output)?;
+                }
+                print_table(&rows, arguments.hash, out).map_err(Error::Output)?;
+            }
             Format::Json => all.extend(rows.into_iter().map(|row| row.json)),
             Format::Jsonl => {
                 for row in rows {
@@ -82,6 +88,18 @@ pub(crate) fn reported(failures: usize) -> Result {
         1 => Err(Error::Reported("1 problem, see above".into())),
         many => Err(Error::Reported(format!("{many} problems, see above"))),
     }
+}
+
+/// Puts the shards in the place of an index of shards.
+fn with_shards(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        match pt_index::is_shard_index(path) {
+            true => files.extend(pt_index::shard_files(path)?),
+            false => files.push(path.clone()),
+        }
+    }
+    Ok(files)
 }
 
 /// Errors of single files and tensors go to stderr as they come; the rest is still listed.
@@ -184,12 +202,9 @@ fn hash_of(view: &TensorView<'_>) -> Result<Option<String>> {
     Ok(Some(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
-fn print_table(path: &Path, rows: &[Row], arguments: &Arguments, out: &mut dyn Write) -> io::Result<()> {
-    if arguments.files.len() > 1 {
-        writeln!(out, "{}:", escaped(&path.to_string_lossy()))?;
-    }
+fn print_table(rows: &[Row], hash: bool, out: &mut dyn Write) -> io::Result<()> {
     let mut head = vec!["name", "dtype", "shape", "bytes", "offset", "where"];
-    if arguments.hash {
+    if hash {
         head.push("sha256");
     }
     let cells: Vec<Vec<String>> = rows
@@ -208,7 +223,7 @@ fn print_table(path: &Path, rows: &[Row], arguments: &Arguments, out: &mut dyn W
                 row.json["offset"].as_u64().map_or_else(|| "-".into(), |offset| offset.to_string()),
                 place(row),
             ];
-            if arguments.hash {
+            if hash {
                 cells.push(row.json["sha256"].as_str().unwrap_or("-").to_owned());
             }
             cells

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::checkpoint::Checkpoint;
-use crate::container::{Archive, Container, detect};
+use crate::container::{Archive, Container, LegacyProblem, detect};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{GlobalUse, Globals, Node, PickleProblem, Stopped};
@@ -31,8 +31,9 @@ pub struct Audit {
 
 /// Lists every global that loading a file with `pickle` would import, also where parsing the file fails.
 ///
-/// In archives all records named `*.pkl` count. Files that begin like a plain pickle are judged too: `torch.load` runs their
-/// first pickle before it finds that they are no checkpoints.
+/// In archives all records named `*.pkl` count, and those of archives in them (`*.pt`). Files that begin like a plain pickle
+/// are judged too: `torch.load` runs their first pickle before it finds that they are no checkpoints. In tar files, where
+/// small pickles stand between the data, only that of the object is judged, and [`Audit::problem`] says so.
 ///
 /// ```
 /// use pt_format::{Limits, Verdict, audit};
@@ -46,12 +47,15 @@ pub struct Audit {
 /// When there is nothing to judge: the file cannot be read, its directory is damaged, or it is no file of pickles.
 pub fn audit<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Audit> {
     match detect(source) {
-        Ok(Container::Zip) => audit_archive(&Archive::parse(source)?, limits),
+        Ok(Container::Zip) => audit_archive(source, limits),
         Ok(Container::Legacy) => audit_stacked(source, limits, &LEGACY_PICKLES),
-        Ok(container @ (Container::Tar | Container::Safetensors)) => {
-            Err(Error::UnsupportedContainer { container })
+        Ok(Container::Tar) => {
+            let globals = Checkpoint::parse(source, limits)?.globals();
+            let what = "the small pickles in it were not judged";
+            let problem = LegacyProblem::TarMember { member: "storages", what };
+            Ok(Audit { globals, problem: Some(Error::Legacy { offset: 0, problem }) })
         }
-        Ok(_) => audit_stacked(source, limits, &LEGACY_PICKLES[..1]),
+        Ok(_) => without_pickles(source, limits),
         // Whatever is no archive goes to `pickle.load`.
         Err(foreign @ Error::Foreign { .. }) => match audit_stacked(source, limits, &LEGACY_PICKLES[..1]) {
             Ok(audit) if !audit.globals.is_empty() => Ok(Audit { problem: Some(foreign), ..audit }),
@@ -61,32 +65,63 @@ pub fn audit<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Audit> {
     }
 }
 
-fn audit_archive<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result<Audit> {
-    let mut globals = Globals::default();
-    let mut problem = None;
-    let (mut pickles, mut bytes_left) = (0, limits.pickle_bytes);
-    for (index, entry) in archive.entries().iter().enumerate() {
-        let name = archive.name(entry);
-        // torch finds `DATA.PKL` too.
-        if !name.to_ascii_lowercase().ends_with(b".pkl") {
-            continue;
-        }
-        pickles += 1;
-        let record = || String::from_utf8_lossy(name).into_owned();
-        let found = archive.read_record(index, bytes_left).and_then(|text| {
-            bytes_left = bytes_left.saturating_sub(text.len() as u64);
-            globals.scan(&text, 0, limits).map_err(|stopped| stopped_error(stopped, record()))
-        });
-        if let Err(error) = found {
-            problem = problem.or(Some(error));
-        }
+/// Some containers have no pickles; what is none of them is an error.
+fn without_pickles<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Audit> {
+    Checkpoint::parse(source, limits).map(|_| Audit { globals: Vec::new(), problem: None })
+}
+
+fn audit_archive<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Audit> {
+    let mut pickles = Pickles {
+        limits,
+        globals: Globals::default(),
+        problem: None,
+        count: 0,
+        bytes_left: limits.pickle_bytes,
+    };
+    pickles.judge(&Archive::parse(source)?, "", true);
+    match pickles.count {
+        0 => without_pickles(source, limits),
+        _ => Ok(Audit { globals: pickles.globals.found, problem: pickles.problem }),
     }
-    match pickles {
-        0 => {
-            let record = String::from_utf8_lossy(&archive.in_root("data.pkl")).into_owned();
-            Err(Error::MissingRecord { record, records: archive.entries().len() })
+}
+
+/// The pickles of an archive and of those in it.
+struct Pickles<'l> {
+    limits: &'l Limits,
+    globals: Globals,
+    problem: Option<Error>,
+    count: usize,
+    /// Of all pickles together.
+    bytes_left: u64,
+}
+
+impl Pickles<'_> {
+    fn judge<S: Source + ?Sized>(&mut self, archive: &Archive<'_, S>, path: &str, is_outer: bool) {
+        for (index, entry) in archive.entries().iter().enumerate() {
+            let name = archive.name(entry);
+            // torch finds `DATA.PKL` too.
+            let lower = name.to_ascii_lowercase();
+            let is_pickle = lower.ends_with(b".pkl");
+            if !is_pickle && !(is_outer && lower.ends_with(b".pt")) {
+                continue;
+            }
+            self.count += 1;
+            let record = format!("{path}{}", String::from_utf8_lossy(name));
+            let read = archive.read_record(index, self.bytes_left);
+            let judged = read.and_then(|bytes| {
+                self.bytes_left = self.bytes_left.saturating_sub(bytes.len() as u64);
+                if is_pickle {
+                    let scanned = self.globals.scan(&bytes, 0, self.limits);
+                    return scanned.map(drop).map_err(|stopped| stopped_error(stopped, record));
+                }
+                let inner = Archive::parse(&*bytes)?;
+                self.judge(&inner, &format!("{record}/"), false);
+                Ok(())
+            });
+            if let Err(error) = judged {
+                self.problem.get_or_insert(error);
+            }
         }
-        _ => Ok(Audit { globals: globals.found, problem }),
     }
 }
 

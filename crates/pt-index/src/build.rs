@@ -164,7 +164,7 @@ fn parse(path: &Path, source: &FileSource, limits: &Limits) -> Result<Checkpoint
     checkpoint.map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
-fn parse_path(path: &Path, limits: &Limits) -> Result<(Stamp, Checkpoint<'static>)> {
+pub(crate) fn parse_path(path: &Path, limits: &Limits) -> Result<(Stamp, Checkpoint<'static>)> {
     let source = FileSource::open(path)?;
     Ok((Stamp::of(source.metadata()), parse(path, &source, limits)?))
 }

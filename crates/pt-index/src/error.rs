@@ -27,6 +27,14 @@ pub enum Error {
         /// What is wrong with it.
         source: pt_format::Error,
     },
+    /// An index of shards is malformed, or its shards are not as it says.
+    #[error("{}: {problem}", path.display())]
+    Shards {
+        /// The index of shards.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The bytes are no index.
     #[error("not a ptview index: {0}")]
     NotAnIndex(&'static str),

@@ -148,6 +148,12 @@ impl Index {
             .find_map(|row| self.file(row as usize).filter(|file| file.path() == path))
     }
 
+    /// Finds a tensor by its dotted name in any of the files; the first one where names collide. Asks every file: for the
+    /// few shards of one checkpoint.
+    pub fn find_tensor(&self, name: &str) -> Option<TensorEntry<'_>> {
+        self.files().find_map(|file| file.tensor(name))
+    }
+
     /// Returns the number of tensors of all files.
     pub fn tensor_count(&self) -> usize {
         self.section::<TensorRow>(Kind::Tensors).len()

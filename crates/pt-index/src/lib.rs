@@ -3,7 +3,7 @@
 //! An index is one run of bytes, the same in memory and on disk. [`Index::from_bytes`] checks a header and is done,
 //! whatever the size; names, shapes and offsets are read in place. `docs/index-format.md` describes the bytes.
 //!
-//! * [`build_file`], [`build_folder`] — parse files and make an index.
+//! * [`build_file`], [`build_folder`], [`build_shards`] — parse files and make an index.
 //! * [`save`], [`sidecar_path`] — keep it beside the data.
 //! * [`FileEntry`], [`TensorEntry`], [`StorageEntry`] — what it says.
 //! * [`FileEntry::freshness`] — whether it still speaks of the file that is there.
@@ -22,6 +22,7 @@ mod freshness;
 mod index;
 mod layout;
 mod save;
+mod shards;
 mod source;
 
 pub use crate::build::{
@@ -32,4 +33,5 @@ pub use crate::error::{Error, Result};
 pub use crate::freshness::{Freshness, Stamp};
 pub use crate::index::{FileEntry, Index, Leaf, StorageEntry, TensorEntry};
 pub use crate::save::{FOLDER_INDEX, SIDECAR_EXTENSION, read, save, sidecar_path, write_atomic};
+pub use crate::shards::{build_shards, is_shard_index, shard_files};
 pub use crate::source::FileSource;
