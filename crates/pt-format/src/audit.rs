@@ -102,7 +102,8 @@ impl Pickles<'_> {
             // torch finds `DATA.PKL` too.
             let lower = name.to_ascii_lowercase();
             let is_pickle = lower.ends_with(b".pkl");
-            if !is_pickle && !(is_outer && lower.ends_with(b".pt")) {
+            let is_archive = is_outer && lower.ends_with(b".pt");
+            if !is_pickle && !is_archive {
                 continue;
             }
             self.count += 1;

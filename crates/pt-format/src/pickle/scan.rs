@@ -410,7 +410,10 @@ fn shown(bytes: &[u8]) -> (String, bool) {
 mod tests {
     use super::*;
 
-    fn scan(pickle: &[u8]) -> (Vec<(String, Verdict, u64, u64)>, Result<usize, Stopped>) {
+    /// Name, verdict, references, calls.
+    type Row = (String, Verdict, u64, u64);
+
+    fn scan(pickle: &[u8]) -> (Vec<Row>, Result<usize, Stopped>) {
         let mut globals = Globals::default();
         let end = globals.scan(pickle, 0, &Limits::default());
         let found = globals.found.into_iter();

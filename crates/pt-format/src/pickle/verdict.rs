@@ -61,13 +61,13 @@ fn is_dangerous(module: &str, name: &str) -> bool {
         return true;
     }
     // A dotted name walks from attribute to attribute, and so into submodules (`torch`, `hub.load`).
-    let dots = name.match_indices('.').map(|(at, _)| at);
+    let mut dots = name.match_indices('.').map(|(at, _)| at);
     if dots.clone().any(|at| is_listed(&format!("{module}.{}", &name[..at]), &name[at + 1..])) {
         return true;
     }
     // Through a module that happens to import another (`torch.serialization`, `os.system`), the other's names are
     // within reach; often it is imported under a name with underscores (`tempfile._os`).
-    let last = dots.last().map_or(0, |at| at + 1);
+    let last = dots.next_back().map_or(0, |at| at + 1);
     let walks_through = |segment: &str| MODULES.contains(&segment.trim_matches('_'));
     let ends_in = |segment: &str| CORE.contains(&segment.trim_matches('_'));
     let calls = |segment: &str| CALLS.contains(&segment) || is_dunder(segment);
@@ -102,9 +102,10 @@ const MODULES: &[&str] = &[
     "shutil", "signal", "atexit", "fcntl", "mmap", "resource", "syslog", "winreg", "_winreg", "_winapi", "msvcrt",
     "multiprocessing", "billiard", "concurrent", "threading", "_thread", "thread", "asyncio", "asyncore", "sched", "gc",
     // Files.
-    "tempfile", "fileinput", "glob", "linecache", "zipfile", "tarfile", "gzip", "bz2", "lzma", "dbm", "sqlite3", "_sqlite3",
+    "tempfile", "fileinput", "glob", "linecache", "zipfile", "tarfile", "gzip", "bz2", "lzma", "dbm", "anydbm", "whichdb", "sqlite3", "_sqlite3",
     // Connections.
-    "socket", "_socket", "ssl", "_ssl", "socketserver", "SocketServer", "select", "selectors", "http", "httplib", "urllib",
+    "socket", "_socket", "ssl", "_ssl", "socketserver", "SocketServer", "BaseHTTPServer", "CGIHTTPServer",
+    "SimpleHTTPServer", "select", "selectors", "http", "httplib", "urllib",
     "urllib2", "urllib3", "requests", "aiohttp", "httpx", "ftplib", "smtplib", "smtpd", "telnetlib", "poplib", "imaplib",
     "nntplib", "xmlrpc", "xmlrpclib", "webbrowser", "antigravity", "paramiko", "fsspec",
     // Imports, and code as data.
@@ -113,7 +114,7 @@ const MODULES: &[&str] = &[
     "_cffi_backend", "cython", "numba.core.serialize",
     // Tools that run what they are given.
     "pip", "ensurepip", "venv", "distutils", "setuptools", "_distutils_hack", "pdb", "bdb", "cProfile", "profile", "_lsprof",
-    "timeit", "trace", "doctest", "unittest", "test", "pydoc", "idlelib", "lib2to3", "turtle", "tkinter", "_tkinter", "IPython",
+    "timeit", "trace", "doctest", "unittest", "test", "pydoc", "idlelib", "lib2to3", "turtle", "tkinter", "_tkinter", "Tkinter", "IPython",
     "ipykernel", "pytest", "nose",
     // Pickles in pickles, and their kin.
     "pickle", "_pickle", "cPickle", "pickletools", "_compat_pickle", "shelve", "dill", "cloudpickle", "jsonpickle", "joblib",
