@@ -107,7 +107,7 @@ def _globals(r: Registry) -> None:
         "attack/os_system.pt",
         "zip",
         "REDUCE of posix.system: must not run; opaque object or refusal",
-        put(mini_zip(b"\x80\x02cposix\nsystem\nX\x16\0\0\0echo pwned > PWNED.txt \x85R.", {})),
+        put(mini_zip(b"\x80\x02cposix\nsystem\nX\x16\0\0\0echo pwned > PWNED.txt\x85R.", {})),
     )
     r.either(
         "attack/builtins_eval.pt",

@@ -1,8 +1,7 @@
 //! What importing a global would mean to whoever loads the file in Python.
 //!
 //! Source of the names that run code: the lists that the pickle scanners publish (picklescan `_unsafe_globals`, modelscan
-//! `unsafe_globals`, fickling `UNSAFE_IMPORTS`), and the modules of CPython's library that start programs, open files or
-//! connections, or unpickle. A list of bad names is never complete: what is on none of the lists is
+//! `unsafe_globals`), and the modules of CPython's library that start programs, open files or connections, or unpickle. A list of bad names is never complete: what is on none of the lists is
 //! [`Verdict::Opaque`], not harmless.
 
 use crate::pickle::Known;
