@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::io;
 
+use crate::error::{Error, Result};
+
 /// Bytes that can be read at any position.
 ///
 /// ```
@@ -62,4 +64,14 @@ impl<S: Source + ?Sized> Source for &S {
     fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
         (**self).read_at(offset, length)
     }
+}
+
+/// Reads a range that some field speaks of: one that leaves the source is refused before memory is taken for it.
+pub(crate) fn read<S: Source + ?Sized>(source: &S, offset: u64, length: u64) -> Result<Cow<'_, [u8]>> {
+    let inside = offset.checked_add(length).is_some_and(|end| end <= source.len());
+    let bytes = match usize::try_from(length) {
+        Ok(length) if inside => source.read_at(offset, length),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    };
+    bytes.map_err(|source| Error::Read { offset, length, source })
 }

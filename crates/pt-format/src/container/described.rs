@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::geometry;
 use crate::limits::Limits;
 use crate::pickle::{Known, Node, Raw, Root, Tree};
-use crate::source::Source;
+use crate::source::{Source, read};
 
 /// Length of the JSON, in front of it.
 const SAFETENSORS_LENGTH_BYTES: u64 = 8;
@@ -455,10 +455,6 @@ fn from_json<T: DeserializeOwned>(record: &str, json: Json) -> Result<T> {
 
 fn json_error(record: &str, problem: String) -> Error {
     Error::Record { record: record.to_owned(), fault: Fault::Json { problem } }
-}
-
-fn read<S: Source + ?Sized>(source: &S, offset: u64, length: u64) -> Result<std::borrow::Cow<'_, [u8]>> {
-    source.read_at(offset, length as usize).map_err(|source| Error::Read { offset, length, source })
 }
 
 /// Source: the safetensors crate's `Dtype`.

@@ -5,7 +5,7 @@
 
 use crate::container::Container;
 use crate::error::{Error, Result};
-use crate::source::Source;
+use crate::source::{Source, read};
 
 /// `torch.serialization.MAGIC_NUMBER` as protocol 2 writes it: PROTO 2, LONG1 of 10 bytes, STOP.
 const LEGACY_NUMBER: &[u8] = &[0x8A, 0x0A, 0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19, 0x2E];
@@ -28,8 +28,7 @@ const HEAD_BYTES: u64 = 512;
 /// ```
 pub fn detect<S: Source + ?Sized>(source: &S) -> Result<Container> {
     let length = source.len().min(HEAD_BYTES);
-    let head =
-        source.read_at(0, length as usize).map_err(|source| Error::Read { offset: 0, length, source })?;
+    let head = read(source, 0, length)?;
     detect_head(&head, source.len())
 }
 

@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::pickle::{Machine, Node, PersistentIds, PickleProblem, Raw, Root, Tree};
 use crate::rebuild::{Records, storage_class};
-use crate::source::Source;
+use crate::source::{Source, read};
 
 const PROTOCOL: i64 = 1001;
 /// First read; longer heads are read again, longer.
@@ -261,8 +261,4 @@ fn first_persistent_ids(tree: &Tree<'_>) -> HashMap<Vec<u8>, (u64, u64)> {
         }
     }
     known
-}
-
-fn read<S: Source + ?Sized>(source: &S, offset: u64, length: u64) -> Result<Cow<'_, [u8]>> {
-    source.read_at(offset, length as usize).map_err(|source| Error::Read { offset, length, source })
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Known, Machine, Node, PersistentIds, PickleProblem, Raw, Root, Tree};
 use crate::rebuild::storage_class;
-use crate::source::Source;
+use crate::source::{Source, read};
 
 const BLOCK_BYTES: u64 = 512;
 const SIZE_FIELD: std::ops::Range<usize> = 124..136;
@@ -336,8 +336,4 @@ impl Modern<'_, '_> {
         self.made.insert(key, made);
         Some(made)
     }
-}
-
-fn read<S: Source + ?Sized>(source: &S, offset: u64, length: u64) -> Result<Cow<'_, [u8]>> {
-    source.read_at(offset, length as usize).map_err(|source| Error::Read { offset, length, source })
 }

@@ -27,7 +27,7 @@ use crate::container::record::{Record, name_hash};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::limits::Limits;
-use crate::source::Source;
+use crate::source::{Source, read};
 
 const END_SIGNATURE: &[u8; 4] = b"PK\x05\x06";
 const END_BYTES: u64 = 22;
@@ -236,7 +236,7 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
                     Cow::Owned(bytes[start..start + directory_bytes].to_vec())
                 }
             },
-            None => read(source, end.directory_offset, directory_bytes)?,
+            None => read(source, end.directory_offset, end.directory_bytes)?,
         };
         let mut archive = Self {
             source,
@@ -446,7 +446,7 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
     fn read(&self, offset: u64, length: usize) -> Result<Cow<'_, [u8]>> {
         match self.head.get(offset, length).or_else(|| self.tail.get(offset, length)) {
             Some(bytes) => Ok(Cow::Borrowed(bytes)),
-            None => read(self.source, offset, length),
+            None => read(self.source, offset, length as u64),
         }
     }
 
@@ -480,7 +480,7 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
                 return Ok((bytes, start, start + length));
             }
         }
-        Ok((read(self.source, data_start, length)?, 0, length))
+        Ok((read(self.source, data_start, entry.size)?, 0, length))
     }
 
     /// Returns whether the directory holds a CRC for every record that has bytes.
@@ -657,7 +657,7 @@ fn read_end<S: Source + ?Sized>(source: &S, tail: &Window<'_>, record: &[u8], of
 
     let bytes_at = |at: u64, length: u64| match tail.get(at, length as usize) {
         Some(bytes) => Ok(Cow::Borrowed(bytes)),
-        None => read(source, at, length as usize),
+        None => read(source, at, length),
     };
     let locator = match offset.checked_sub(LOCATOR_BYTES) {
         Some(at) => Some(bytes_at(at, LOCATOR_BYTES)?).filter(|bytes| bytes.starts_with(LOCATOR_SIGNATURE)),
@@ -718,16 +718,7 @@ fn read_zip64_field(mut extra: &[u8], entry: &mut Entry) -> Option<()> {
 }
 
 fn read_window<'s, S: Source + ?Sized>(source: &'s S, start: u64, end: u64) -> Result<Window<'s>> {
-    Ok(Window { offset: start, bytes: read(source, start, to_usize(end - start)?)? })
-}
-
-fn read<S: Source + ?Sized>(source: &S, offset: u64, length: usize) -> Result<Cow<'_, [u8]>> {
-    let end = offset.checked_add(length as u64);
-    if end.is_none_or(|end| end > source.len()) {
-        let source = std::io::ErrorKind::UnexpectedEof.into();
-        return Err(Error::Read { offset, length: length as u64, source });
-    }
-    source.read_at(offset, length).map_err(|source| Error::Read { offset, length: length as u64, source })
+    Ok(Window { offset: start, bytes: read(source, start, end - start)? })
 }
 
 fn to_usize(length: u64) -> Result<usize> {
