@@ -125,13 +125,15 @@ fn an_index_of_shards_stands_for_its_shards() {
 #[test]
 fn the_demo_runs_and_checks_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let output = ptview(&["demo", "--files", "30", "--dir", folder.path().to_str().unwrap()]);
+    let dir = folder.path().to_str().unwrap();
+    assert!(ptview(&["demo", "--files", "40", "--dir", dir]).status.success());
+    let output = ptview(&["demo", "--files", "30", "--dir", dir]);
     assert!(output.status.success(), "{}", stderr(&output));
     let out = stdout(&output);
     for words in ["wrote    30 files", "indexed", "every sample once", "samples/s", "resident memory"] {
         assert!(out.contains(words) || (words == "resident memory" && !cfg!(target_os = "linux")), "{out}");
     }
-    assert_eq!(std::fs::read_dir(folder.path().join("ptview-demo")).unwrap().count(), 31);
+    assert_eq!(std::fs::read_dir(folder.path().join("ptview-demo-30")).unwrap().count(), 31);
 }
 
 #[test]

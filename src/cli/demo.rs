@@ -21,7 +21,7 @@ const SEED: u64 = 42;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder to write into and keep; a temporary one if not given.
+    /// Folder in which to make a folder of files and keep it; a temporary one if not given.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// How many files to write, each with a 64×64 float32 tensor and a label.
@@ -33,7 +33,8 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
     let temporary;
     let folder = match &arguments.dir {
         Some(folder) => {
-            let folder = folder.join("ptview-demo");
+            // A folder for each count: files of an earlier, larger run would be indexed as well.
+            let folder = folder.join(format!("ptview-demo-{}", arguments.files));
             std::fs::create_dir_all(&folder).map_err(at(&folder))?;
             folder
         }
