@@ -17,14 +17,15 @@ def test_every_sample_is_tested(samples):
     assert sorted(path.name for path in samples.iterdir()) == sorted(FILES)
 
 
-@pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("name", FILES)
-def test_torch_loads_what_we_write(name, mmap, samples, ls):
-    if mmap and name in ("alignment_1.pt", "alignment_8.pt"):
-        # torch maps records where they are; what it does with misaligned ones is its own affair.
-        return
-    value = torch.load(samples / name, weights_only=True, mmap=mmap)
-    assert_same(ls(samples / name), rows(value))
+def test_torch_loads_what_we_write(name, samples, ls):
+    assert_same(ls(samples / name), rows(torch.load(samples / name, weights_only=True)))
+
+
+# torch maps records where they are; what it does with misaligned ones is its own affair.
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ("alignment_1.pt", "alignment_8.pt")])
+def test_torch_maps_what_we_write(name, samples, ls):
+    assert_same(ls(samples / name), rows(torch.load(samples / name, weights_only=True, mmap=True)))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -3,14 +3,12 @@
 //! [`Checkpoint::globals`] says it of a file that was parsed. [`audit`] also judges files that are refused: it looks at
 //! every pickle that `torch.load` may run, and in each goes on for as long as there are opcodes.
 
-use std::borrow::Cow;
-
 use crate::checkpoint::Checkpoint;
 use crate::container::{Archive, Container, LegacyProblem, detect};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{GlobalUse, Globals, Node, PickleProblem, Stopped};
-use crate::source::Source;
+use crate::source::{Source, read};
 
 /// Pickles at the start of a legacy file: magic number, protocol, system info, object, keys. `torch.load` runs them all.
 const LEGACY_PICKLES: [&str; 5] =
@@ -131,9 +129,7 @@ fn audit_stacked<S: Source + ?Sized>(source: &S, limits: &Limits, names: &[&str]
     let file_bytes = source.len();
     let mut head_bytes = HEAD_BYTES.min(file_bytes);
     loop {
-        let head = source.read_at(0, head_bytes as usize);
-        let head: Cow<'_, [u8]> =
-            head.map_err(|source| Error::Read { offset: 0, length: head_bytes, source })?;
+        let head = read(source, 0, head_bytes)?;
         let mut globals = Globals::default();
         let mut at = 0;
         let stopped = names.iter().find_map(|name| match globals.scan(&head, at, limits) {

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::io;
 
 use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::pickle::PickleProblem;
 
 /// Bytes that can be read at any position.
 ///
@@ -74,4 +76,37 @@ pub(crate) fn read<S: Source + ?Sized>(source: &S, offset: u64, length: u64) -> 
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     };
     bytes.map_err(|source| Error::Read { offset, length, source })
+}
+
+/// Reads what shows its end only when it is parsed: `first` bytes from `start`, and more and more up to `end` while
+/// `parse` finds its pickle cut off.
+pub(crate) fn read_growing<'s, S: Source + ?Sized, T>(
+    source: &'s S,
+    start: u64,
+    end: u64,
+    first: u64,
+    limits: &Limits,
+    mut parse: impl FnMut(Cow<'s, [u8]>) -> Result<T>,
+) -> Result<T> {
+    const GROWTH: u64 = 8;
+    let all = end.saturating_sub(start);
+    let bytes_max = limits.pickle_bytes.min(all);
+    let mut window = first.min(bytes_max);
+    loop {
+        match parse(read(source, start, window)?) {
+            Err(Error::Pickle { problem: PickleProblem::CutOff { .. }, .. }) if window < bytes_max => {
+                window = (window * GROWTH).min(bytes_max);
+            }
+            Err(Error::Pickle { problem: PickleProblem::CutOff { .. }, .. }) if window < all => {
+                let limit = limits.pickle_bytes;
+                return Err(Error::Limit {
+                    what: "bytes of pickles",
+                    found: all,
+                    limit,
+                    field: "pickle_bytes",
+                });
+            }
+            parsed => return parsed,
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::geometry;
 use crate::limits::Limits;
-use crate::pickle::{Known, Node, Raw, Root, Tree};
+use crate::pickle::{Known, Raw, Root, Tree};
 use crate::source::{Source, read};
 
 /// Length of the JSON, in front of it.
@@ -282,7 +282,6 @@ impl Described {
 
 fn add_root(tree: &mut Tree<'_>, record: String, path: Vec<String>, pairs: &[Raw]) {
     let value = tree.add_dict(pairs);
-    debug_assert!(matches!(value.node().map(|node| tree.node(node)), Some(Node::Dict(_))));
     let path = path.iter().map(|component| tree.keep_str(component)).collect();
     tree.roots.push(Root { value, record, path, is_constants: false });
 }

@@ -15,14 +15,13 @@ use crate::container::Record;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::limits::Limits;
-use crate::pickle::{Machine, Node, PersistentIds, PickleProblem, Raw, Root, Tree};
+use crate::pickle::{Machine, Node, PersistentIds, Raw, Root, Tree};
 use crate::rebuild::{Records, storage_class};
-use crate::source::{Source, read};
+use crate::source::{Source, read, read_growing};
 
 const PROTOCOL: i64 = 1001;
 /// First read; longer heads are read again, longer.
 const HEAD_BYTES: u64 = 1 << 20;
-const HEAD_GROWTH: u64 = 8;
 const COUNT_BYTES: u64 = 8;
 /// Names of the pickles, for messages.
 const PICKLES: [&str; 5] = ["magic number", "protocol number", "system info", "object", "storage keys"];
@@ -89,32 +88,11 @@ impl<'s> Legacy<'s> {
     /// # Errors
     /// [`Error::Pickle`], [`Error::Legacy`], [`Error::Limit`] or [`Error::Read`].
     pub(crate) fn parse<S: Source + ?Sized>(source: &'s S, limits: &Limits) -> Result<Self> {
-        let file_bytes = source.len();
-        let mut head_bytes = HEAD_BYTES.min(file_bytes);
-        loop {
-            let text = read(source, 0, head_bytes)?;
-            match read_head(text, limits) {
-                Err(Error::Pickle { problem: PickleProblem::CutOff { .. }, .. })
-                    if head_bytes < file_bytes =>
-                {
-                    if head_bytes >= limits.pickle_bytes {
-                        return Err(Error::Limit {
-                            what: "bytes of pickles",
-                            found: head_bytes,
-                            limit: limits.pickle_bytes,
-                            field: "pickle_bytes",
-                        });
-                    }
-                    head_bytes = (head_bytes * HEAD_GROWTH).min(file_bytes);
-                }
-                head => {
-                    let (tree, keys, head_bytes) = head?;
-                    let mut legacy = Self { tree, head_bytes, records: LegacyRecords::default() };
-                    legacy.find_storages(source, keys)?;
-                    return Ok(legacy);
-                }
-            }
-        }
+        let head = |text| read_head(text, limits);
+        let (tree, keys, head_bytes) = read_growing(source, 0, source.len(), HEAD_BYTES, limits, head)?;
+        let mut legacy = Self { tree, head_bytes, records: LegacyRecords::default() };
+        legacy.find_storages(source, keys)?;
+        Ok(legacy)
     }
 
     /// Walks from storage to storage: each has its count in front, and its type in the persistent ids.

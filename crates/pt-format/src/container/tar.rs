@@ -15,16 +15,15 @@ use std::collections::HashMap;
 use crate::container::legacy::{LegacyProblem, LegacyRecords};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle::{Known, Machine, Node, PersistentIds, PickleProblem, Raw, Root, Tree};
+use crate::pickle::{Known, Machine, Node, PersistentIds, Raw, Root, Tree};
 use crate::rebuild::storage_class;
-use crate::source::{Source, read};
+use crate::source::{Source, read, read_growing};
 
 const BLOCK_BYTES: u64 = 512;
 const SIZE_FIELD: std::ops::Range<usize> = 124..136;
 const NAME_FIELD: std::ops::Range<usize> = 0..100;
 /// The small pickles between the data fit into this; longer ones are read again, longer.
 const WINDOW_BYTES: u64 = 4 << 10;
-const WINDOW_GROWTH: u64 = 8;
 /// Members of an archive that torch wrote.
 const MEMBERS: [&str; 4] = ["sys_info", "pickle", "tensors", "storages"];
 /// Blocks looked at for them.
@@ -149,24 +148,14 @@ struct Reader<'a, S: ?Sized> {
 impl<'a, S: Source + ?Sized> Reader<'a, S> {
     /// Runs the pickle that stands next.
     fn pickle(&mut self) -> Result<(Tree<'a>, Raw)> {
-        let left = self.member.end - self.at;
-        let mut window = WINDOW_BYTES.min(left);
-        loop {
-            let text = read(self.source, self.at, window)?;
+        let run = |text: Cow<'a, [u8]>| {
             let range = 0..text.len();
-            match Machine::run(Tree::new(text), range, PersistentIds::None, self.limits, self.name) {
-                Err(Error::Pickle { problem: PickleProblem::CutOff { .. }, .. })
-                    if window < left && window < self.limits.pickle_bytes =>
-                {
-                    window = (window * WINDOW_GROWTH).min(left);
-                }
-                run => {
-                    let (tree, value, end) = run?;
-                    self.at += end as u64;
-                    return Ok((tree, value));
-                }
-            }
-        }
+            Machine::run(Tree::new(text), range, PersistentIds::None, self.limits, self.name)
+        };
+        let end = self.member.end;
+        let (tree, value, end) = read_growing(self.source, self.at, end, WINDOW_BYTES, self.limits, run)?;
+        self.at += end as u64;
+        Ok((tree, value))
     }
 
     /// Reads so many bytes.
