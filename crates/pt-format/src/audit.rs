@@ -53,13 +53,21 @@ pub fn audit<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Audit> {
             let problem = LegacyProblem::TarMember { member: "storages", what };
             Ok(Audit { globals, problem: Some(Error::Legacy { offset: 0, problem }) })
         }
-        Ok(_) => without_pickles(source, limits),
-        // Whatever is no archive goes to `pickle.load`.
-        Err(foreign @ Error::Foreign { .. }) => match audit_stacked(source, limits, &LEGACY_PICKLES[..1]) {
-            Ok(audit) if !audit.globals.is_empty() => Ok(Audit { problem: Some(foreign), ..audit }),
-            _ => Err(foreign),
+        Ok(Container::Pickle) => match Checkpoint::parse(source, limits) {
+            Err(foreign @ Error::Foreign { .. }) => audit_foreign(source, limits, foreign),
+            _ => audit_stacked(source, limits, &["pickle"]),
         },
+        Ok(_) => without_pickles(source, limits),
+        Err(foreign @ Error::Foreign { .. }) => audit_foreign(source, limits, foreign),
         Err(error) => Err(error),
+    }
+}
+
+/// Whatever is no archive goes to `pickle.load`.
+fn audit_foreign<S: Source + ?Sized>(source: &S, limits: &Limits, foreign: Error) -> Result<Audit> {
+    match audit_stacked(source, limits, &LEGACY_PICKLES[..1]) {
+        Ok(audit) if !audit.globals.is_empty() => Ok(Audit { problem: Some(foreign), ..audit }),
+        _ => Err(foreign),
     }
 }
 

@@ -77,6 +77,11 @@ class Zip:
         data = self.raw[start : start + info.compress_size]
         return data if info.compress_type == 0 else zlib.decompress(data, -15)
 
+    def position(self, name: str) -> int | None:
+        """Where in the file a member's bytes lie, None when they are compressed."""
+        start, info = self._member(name)
+        return self.base + start if info.compress_type == 0 else None
+
     def byteorder(self) -> str:
         return self.read("byteorder").decode() if self.has("byteorder") else "little"
 
@@ -93,8 +98,9 @@ class Zip:
 
 def read_zip(path: str | None, data: bytes | None = None, base: int = 0) -> Json:
     z = Zip(path, data, base)
-    walk = Walk(z.lookup("data/"), z.byteorder())
-    return _entry(walk, unpickle(z.read("data.pkl")), {"zip": {"root": z.root, "byteorder": z.byteorder()}})
+    pickle, pickle_at = z.read("data.pkl"), z.position("data.pkl")
+    walk = Walk(z.lookup("data/"), z.byteorder(), pickle, pickle_at)
+    return _entry(walk, unpickle(pickle), {"zip": {"root": z.root, "byteorder": z.byteorder()}})
 
 
 def read_torchscript(path: str) -> Json:
@@ -149,9 +155,16 @@ def read_legacy(path: str) -> Json:
     """Five pickles (magic, protocol, system, object, storage keys), then the storages in the order of the keys."""
     with open(path, "rb") as f:
         raw = f.read()
+    obj, start, storages, position, container = _legacy(raw)
+    return _entry(Walk(_slices(raw, position), pickle=raw[start:], pickle_at=start), obj, {"legacy": container})
+
+
+def _legacy(raw: bytes) -> tuple[Any, int, dict[Any, StorageInfo], dict[Any, tuple[int, int]], Json]:
+    """The object, the position of its pickle, its storages and where they are, and facts about the file."""
     file = io.BytesIO(raw)
     magic, protocol, system = unpickle(file), unpickle(file), unpickle(file)
     assert magic == LEGACY_MAGIC and protocol == LEGACY_PROTOCOL, (magic, protocol)
+    start = file.tell()
     storages: dict[Any, StorageInfo] = {}
 
     class Unpickler(StubUnpickler):
@@ -175,7 +188,27 @@ def read_legacy(path: str) -> Json:
         "storage_keys": [str(k) for k in keys],
         "trailing_bytes": len(raw) - file.tell(),
     }
-    return _entry(Walk(_slices(raw, position)), obj, {"legacy": container})
+    return obj, start, storages, position, container
+
+
+def read_single_storage(raw: bytes) -> tuple[StorageInfo, int, bytes]:
+    """A torch.save file that holds one storage: which, where in the file it lies, and its bytes."""
+    if raw.startswith(b"PK"):
+        z = Zip(data=raw)
+        storage = storage_info(unpickle(z.read("data.pkl")))
+        start, nbytes, data = z.lookup("data/")(storage.key, storage.nbytes)
+        return storage, start, data
+    obj, _, storages, position, _ = _legacy(raw)
+    storage = storages[storage_info(obj).key]
+    start, nbytes = position[storage.key]
+    return storage, start, raw[start : start + nbytes]
+
+
+def read_pickle(path: str) -> Json:
+    """What pickle.dump wrote: everything lies in the one pickle."""
+    with open(path, "rb") as f:
+        raw = f.read()
+    return _entry(Walk(None, pickle=raw), unpickle(raw), {})
 
 
 def read_tar(path: str) -> Json:

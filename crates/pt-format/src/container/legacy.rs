@@ -220,6 +220,7 @@ fn read_head<'s>(text: Cow<'s, [u8]>, limits: &Limits) -> Result<Head<'s>> {
     let elements = keys.elements(list).ok_or(key_list)?;
     let keys: Option<Vec<_>> = elements.map(|key| keys.key_bytes(key).map(Cow::into_owned)).collect();
     let keys = keys.ok_or(Error::Legacy { offset: at as u64, problem: LegacyProblem::KeyList })?;
+    object.lies_at(0..end, Ok(0));
     let object = object.without_text();
     Ok((object.with_text(text), keys, end))
 }

@@ -32,6 +32,8 @@ pub(crate) struct Pickles<'s> {
 struct Part {
     plan: Plan,
     range: Range<usize>,
+    /// Position of the bytes in the file; of inflated ones, the name of the record.
+    file: Result<u64, String>,
 }
 
 /// A pickle that is to be read.
@@ -77,7 +79,8 @@ impl<'s> Pickles<'s> {
         let (text, parts) = match <[Plan; 1]>::try_from(plans) {
             Ok([plan]) => {
                 let (text, start, end) = archive.take_record(plan.index, limits.pickle_bytes)?;
-                (text, vec![Part { plan, range: start..end }])
+                let file = archive.stored_at(plan.index);
+                (text, vec![Part { plan, range: start..end, file }])
             }
             Err(plans) => {
                 let mut text = Vec::new();
@@ -86,7 +89,8 @@ impl<'s> Pickles<'s> {
                     let start = text.len();
                     let left = limits.pickle_bytes.saturating_sub(start as u64);
                     text.extend_from_slice(&archive.read_record(plan.index, left)?);
-                    parts.push(Part { plan, range: start..text.len() });
+                    let file = archive.stored_at(plan.index);
+                    parts.push(Part { plan, range: start..text.len(), file });
                 }
                 (Cow::Owned(text), parts)
             }
@@ -109,7 +113,8 @@ impl<'s> Pickles<'s> {
         };
         let mut tree = Tree::new(self.text);
         let mut folders = Vec::with_capacity(self.parts.len());
-        for Part { plan, range } in self.parts {
+        for Part { plan, range, file } in self.parts {
+            tree.lies_at(range.clone(), file);
             let value;
             (tree, value, _) = Machine::run(tree, range, ids, limits, &plan.record)?;
             let path = plan.path.iter().map(|component| tree.keep_str(component)).collect();

@@ -92,6 +92,7 @@ impl<'s> Tar<'s> {
         let range = 0..text.len();
         let (mut tree, value, _) =
             Machine::run(Tree::new(text), range, PersistentIds::Tar, limits, "pickle")?;
+        tree.lies_at(0..tree.text.len(), Ok(pickle.start));
         tree.roots.push(Root { value, record: "pickle".into(), path: Vec::new(), is_constants: false });
         Modern {
             tree: &mut tree,

@@ -392,6 +392,12 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         }
     }
 
+    /// Returns the position of a record's bytes in the file; the name of the record where they do not lie there as they are.
+    pub(crate) fn stored_at(&self, index: usize) -> Result<u64, String> {
+        let stored = self.entries[index].is_stored().then(|| self.data_start(index).ok()).flatten();
+        stored.ok_or_else(|| self.shown_name(index))
+    }
+
     /// Works out where the data of a record starts without reading its local header, in two independent ways:
     /// back from the next header (descriptor and size), and forward by PyTorch's alignment rule.
     /// `None` when they disagree.

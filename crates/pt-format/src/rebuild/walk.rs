@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 
+use crate::checkpoint::ByteOrder;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::pickle::{Items, JIT_WRAPPERS_MAX, Known, Node, NodeId, Pairs, Raw, Root, Text, Tree, repr};
+use crate::rebuild::nested::Nested;
 use crate::rebuild::storage::{Records, StorageTable};
 use crate::rebuild::tensor::{Parsed, Rebuilder};
 use crate::tensor::{Details, Flags, Layout, StorageRow, TensorRow};
@@ -94,9 +96,20 @@ const DONE: u32 = 2;
 /// Added to the number in [`Found::states`].
 pub(crate) const ROW: u32 = 3;
 
+/// What a tree is walked with.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub(crate) records: &'a dyn Records,
+    pub(crate) nested: &'a Nested,
+    pub(crate) byte_order: ByteOrder,
+    pub(crate) limits: &'a Limits,
+}
+
 /// Finds the tensors of a tree.
-pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> Result<Found> {
-    let rebuilder = Rebuilder { tree, storages: StorageTable::new(records), limits, dims: Vec::new() };
+pub(crate) fn walk(tree: &Tree<'_>, setting: Setting<'_>) -> Result<Found> {
+    let Setting { records, nested, byte_order, limits } = setting;
+    let storages = StorageTable::new(records, nested);
+    let rebuilder = Rebuilder { tree, storages, limits, byte_order, dims: Vec::new() };
     let mut walk = Walk {
         tree,
         rebuilder,
