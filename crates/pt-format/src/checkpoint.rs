@@ -80,7 +80,8 @@ impl<'s> Checkpoint<'s> {
                 assemble(tree, &ArchiveRecords::new(&archive, folders))
             }
             File::Described(archive, described) => {
-                assemble(described.tree, &ArchiveRecords::new(&archive, described.folders))
+                let records = ArchiveRecords::new(&archive, described.folders).with_inner(described.inner);
+                assemble(described.tree, &records)
             }
             File::Legacy(legacy) => {
                 let (tree, records) = legacy.into_parts();

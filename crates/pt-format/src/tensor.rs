@@ -91,7 +91,8 @@ impl Flags {
     pub const NEG: Self = Self(1 << 3);
     /// Integers with a scale and a zero point.
     pub const QUANTIZED: Self = Self(1 << 4);
-    /// No bytes anywhere: a tensor of the `meta` device.
+    /// No bytes anywhere: a tensor of the `meta` device, or one that a module was traced with, of which torch keeps the
+    /// shape alone.
     pub const META: Self = Self(1 << 5);
     /// A part of a composite (sparse, quantized, nested, wrapper) tensor.
     pub const PART: Self = Self(1 << 6);

@@ -58,6 +58,7 @@ class Walk:
         """pickle: the pickle that obj came from, and its position in the file, None when it is compressed there."""
         self.lookup, self.byteorder = lookup, byteorder
         self.held = Held(pickle, pickle_at)
+        self.is_hollow = False  # storages may be left out: their records are empty then
         self.tensors: list[Json] = []
         self._first: dict[int, Path] = {}  # id of a tensor object -> path at which it was met first
         self._alive: list[Any] = []  # keeps those ids valid
@@ -180,6 +181,8 @@ class Walk:
         return result
 
     def tensor(self, obj: Any, tensor: TensorInfo, path: Path, skip: frozenset[int]) -> Json:
+        if self.is_hollow and tensor.storage and self.lookup(tensor.storage.key, None)[1] == 0:
+            tensor.storage, tensor.flags = None, {*tensor.flags, "meta"}
         entry = {
             "name": ".".join(c for i, c in enumerate(path) if i not in skip),
             "path": list(path),

@@ -214,7 +214,7 @@ fn read_head<'s>(text: Cow<'s, [u8]>, limits: &Limits) -> Result<Head<'s>> {
     }
     let (_, _, at) = run(after, 2)?;
     let (mut object, value, at) = run(at, 3)?;
-    object.roots.push(Root { value, record: PICKLES[3].into(), path: Vec::new(), is_constants: false });
+    object.roots.push(Root::new(value, PICKLES[3]));
     let (keys, list, end) = run(at, 4)?;
     let key_list = Error::Legacy { offset: at as u64, problem: LegacyProblem::KeyList };
     let elements = keys.elements(list).ok_or(key_list)?;

@@ -3,6 +3,7 @@
 mod described;
 mod detect;
 mod file;
+mod inner;
 mod legacy;
 mod pickles;
 mod plain;

@@ -41,7 +41,7 @@ impl<'s> Plain<'s> {
             let (mut tree, value, end) =
                 Machine::run(Tree::new(text), 0..length, PersistentIds::None, limits, PICKLE)?;
             tree.lies_at(0..end, Ok(0));
-            tree.roots.push(Root { value, record: PICKLE.into(), path: Vec::new(), is_constants: false });
+            tree.roots.push(Root::new(value, PICKLE));
             Ok((tree, end))
         };
         match read_growing(source, 0, source.len(), HEAD_BYTES, limits, run) {

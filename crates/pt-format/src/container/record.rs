@@ -65,6 +65,12 @@ impl Record {
         Self { packed_bytes, method, ..Self::plain(data_offset, bytes) }
     }
 
+    /// The record of an archive that begins at this position of the file.
+    pub(crate) fn moved(self, base: u64) -> Self {
+        let header_offset = self.header_offset.map(|offset| offset.saturating_add(base));
+        Self { header_offset, data_offset: self.data_offset.saturating_add(base), ..self }
+    }
+
     /// Returns whether the bytes lie in the file as they are.
     pub fn is_stored(&self) -> bool {
         self.method == METHOD_STORED

@@ -277,6 +277,11 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         self.entries.first().map_or(&[], |entry| &self.name(entry)[..self.root_bytes])
     }
 
+    /// Returns what the archive is read from.
+    pub(crate) fn source(&self) -> &'s S {
+        self.source
+    }
+
     /// Returns the bytes of the central directory.
     pub fn directory(&self) -> &[u8] {
         &self.directory

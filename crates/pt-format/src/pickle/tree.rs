@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::checkpoint::ByteOrder;
 use crate::fault::Fault;
 use crate::pickle::Known;
 
@@ -192,6 +193,24 @@ pub(crate) struct Root {
     pub(crate) path: Vec<Raw>,
     /// The constants of TorchScript code: a tuple, called `CONSTANTS.c0` and so on there.
     pub(crate) is_constants: bool,
+    /// Its storages may have been left out: torch writes what a module was traced with without its data.
+    pub(crate) is_hollow: bool,
+    /// Of its storages, where that may be another than the file's.
+    pub(crate) byte_order: Option<ByteOrder>,
+}
+
+impl Root {
+    /// The one pickle of a file, or the first.
+    pub(crate) fn new(value: Raw, record: impl Into<String>) -> Self {
+        Self {
+            value,
+            record: record.into(),
+            path: Vec::new(),
+            is_constants: false,
+            is_hollow: false,
+            byte_order: None,
+        }
+    }
 }
 
 impl<'s> Tree<'s> {

@@ -161,9 +161,7 @@ fn storage(tree: &Tree<'_>, written: &Written, limits: &Limits) -> Result<Nested
 /// Finds a record of the nested file in the outer one.
 fn outer(tree: &Tree<'_>, written: &Written, record: Record) -> Result<Record, Fault> {
     if written.encoding.is_none() {
-        let base = tree.file_offset(written.text)?;
-        let header_offset = record.header_offset.map(|offset| offset + base);
-        return Ok(Record { header_offset, data_offset: record.data_offset + base, ..record });
+        return Ok(record.moved(tree.file_offset(written.text)?));
     }
     if !record.is_stored() {
         return Err(unreadable("it is compressed, and written as text".into()));

@@ -30,6 +30,10 @@ pub(crate) struct StorageTable<'r> {
     records: &'r dyn Records,
     /// Number of the pickle whose persistent ids are met.
     pub(crate) root: usize,
+    /// Of the storages of that pickle, where it may be another than the file's.
+    pub(crate) byte_order: Option<ByteOrder>,
+    /// They may have been left out.
+    pub(crate) is_hollow: bool,
     /// By number of the record: its storage, or [`UNUSED`].
     by_record: Vec<u32>,
     missing: HashMap<Vec<u8>, u32>,
@@ -67,6 +71,8 @@ impl<'r> StorageTable<'r> {
             numbers: HashMap::new(),
             numbers_left: None,
             root: 0,
+            byte_order: None,
+            is_hollow: false,
             by_record: Vec::new(),
             missing: HashMap::new(),
             views: HashMap::new(),
@@ -154,7 +160,7 @@ impl<'r> StorageTable<'r> {
             if row.bytes != bytes && row.fault.is_none() {
                 row.fault = Some(Box::new(Fault::StorageLengths { first: row.bytes, second: bytes }));
             }
-            return Ok(StorageUse { index, bytes, dtype, byte_order: None });
+            return Ok(StorageUse { index, bytes, dtype, byte_order: self.byte_order });
         }
         let index = self.rows.len() as u32;
         let mut row = StorageRow { name: StorageName::Id(pid), bytes, record: None, fault: None };
@@ -175,7 +181,14 @@ impl<'r> StorageTable<'r> {
             }
         }
         self.rows.push(row);
-        Ok(StorageUse { index, bytes, dtype, byte_order: None })
+        Ok(StorageUse { index, bytes, dtype, byte_order: self.byte_order })
+    }
+
+    /// Returns whether a storage was left out: there is a record for it, but without bytes.
+    pub(crate) fn is_left_out(&self, index: u32) -> bool {
+        let fault = self.rows[index as usize].fault.as_deref();
+        let fault = if let Some(Fault::Record { fault, .. }) = fault { Some(&**fault) } else { fault };
+        self.is_hollow && matches!(fault, Some(Fault::RecordLength { record: 0, .. }))
     }
 
     /// Returns why a call that should make a storage of a nested file makes none.

@@ -309,6 +309,11 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         parsed.storage = Some(storage.index);
         parsed.dtype = dtype.or(storage.dtype).or(Some(DType::UInt8));
         dims?;
+        if self.storages.is_hollow && self.storages.is_left_out(storage.index) {
+            parsed.storage = None;
+            parsed.flags.set(Flags::META, true);
+            return Ok(());
+        }
         parsed.storage_offset = count(self.tree, offset, "storage offset")?;
 
         let (Some(dtype), Some(rank)) = (parsed.dtype, parsed.rank) else { return Ok(()) };

@@ -131,6 +131,8 @@ pub(crate) fn walk(tree: &Tree<'_>, setting: Setting<'_>) -> Result<Found> {
     };
     for (number, root) in tree.roots.iter().enumerate() {
         walk.rebuilder.storages.root = number;
+        walk.rebuilder.storages.byte_order = root.byte_order;
+        walk.rebuilder.storages.is_hollow = root.is_hollow;
         walk.root(root)?;
     }
     let Walk { rebuilder, mut found, .. } = walk;
