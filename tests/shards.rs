@@ -21,7 +21,7 @@ fn the_tensors_of_all_shards_are_found_by_name() {
     assert_eq!(index.tensor_count(), weight_map.len());
     for (name, file) in weight_map {
         let entry = index.find_tensor(name).unwrap();
-        assert_eq!(entry.file().unwrap().path(), file);
+        assert_eq!(entry.file().path(), file.as_str().unwrap());
         let source = FileSource::open(&fixture.path().with_file_name(file.as_str().unwrap())).unwrap();
         let checked = CheckedRecords::new(index.storage_count());
         let bytes = TensorView::new(entry, FileBytes::read(&source, &checked)).to_bytes().unwrap();

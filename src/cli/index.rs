@@ -42,7 +42,7 @@ fn index(path: &Path, out: &mut dyn Write) -> Result {
     for file in &skipped {
         writeln!(out, "skipped {}", file.reason).map_err(Error::Output)?;
     }
-    let files = index.files().len();
+    let files = index.file_count();
     let seconds = start.elapsed().as_secs_f64();
     writeln!(
         out,

@@ -6,6 +6,7 @@ use crate::limits::Limits;
 use crate::pickle::{Raw, Tree, Value};
 use crate::rebuild::{self, BareStorage, LeafRow, PathStep, Records};
 use crate::source::Source;
+use crate::structure::Structure;
 use crate::tensor::{Storage, StorageRow, Tensor, TensorRow};
 
 /// The order of bytes inside the file's storages.
@@ -168,6 +169,21 @@ impl<'s> Checkpoint<'s> {
         self.leaves
             .iter()
             .map(|leaf| (self.path_of(leaf.step).join("."), Value { checkpoint: self, raw: leaf.value }))
+    }
+
+    /// Walks the saved object: the containers that hold its tensors and plain scalars, each before its content, in file
+    /// order. Of an archive with several pickles, the first.
+    ///
+    /// ```
+    /// use pt_format::{Checkpoint, Limits, PartKind, write};
+    /// let bytes = write::to_vec(&write::Object::dict([("y", 3.into())]))?;
+    /// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+    /// let kinds: Vec<_> = checkpoint.structure().map(|part| part.kind).collect();
+    /// assert_eq!(kinds, [PartKind::Dict, PartKind::Leaf]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn structure(&self) -> Structure<'_> {
+        Structure::new(self)
     }
 
     /// Returns the container the file is.

@@ -26,6 +26,7 @@ mod pickle;
 mod rebuild;
 mod source;
 pub mod strided;
+mod structure;
 mod tensor;
 pub mod write;
 
@@ -39,4 +40,5 @@ pub use crate::fault::Fault;
 pub use crate::limits::Limits;
 pub use crate::pickle::{GlobalUse, Kind, PickleProblem, Value, Verdict};
 pub use crate::source::Source;
+pub use crate::structure::{Part, PartKind, Structure};
 pub use crate::tensor::{Flags, Layout, Quantizer, Storage, Tensor};

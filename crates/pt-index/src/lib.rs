@@ -17,21 +17,29 @@ compile_error!("index rows are little-endian and read in place; big-endian hosts
 
 mod build;
 mod builder;
+mod column;
 mod error;
 mod freshness;
 mod index;
 mod layout;
+mod paths;
+mod record;
 mod save;
+mod schema;
 mod shards;
 mod source;
+mod strings;
 
 pub use crate::build::{
     BuildOptions, Built, Progress, Skipped, build_file, build_folder, build_source, index_of,
 };
 pub use crate::builder::IndexBuilder;
+pub use crate::column::Column;
 pub use crate::error::{Error, Result};
 pub use crate::freshness::{Freshness, Stamp};
-pub use crate::index::{FileEntry, Index, Leaf, StorageEntry, TensorEntry};
+pub use crate::index::{
+    FileEntry, Index, Key, Leaf, Node, NodeKind, Schema, SkippedEntry, StorageEntry, TensorEntry,
+};
 pub use crate::save::{FOLDER_INDEX, SIDECAR_EXTENSION, read, save, sidecar_path, write_atomic};
 pub use crate::shards::{build_shards, is_shard_index, shard_files};
 pub use crate::source::FileSource;

@@ -66,7 +66,7 @@ pub fn shard_files(path: &Path) -> Result<Vec<PathBuf>> {
 /// let path = folder.path().join("model.bin.index.json");
 /// std::fs::write(&path, r#"{"weight_map": {"a": "1.bin", "b": "2.bin"}}"#)?;
 /// let index = pt_index::build_shards(&path, &Default::default())?;
-/// assert_eq!(index.find_tensor("b").unwrap().file().unwrap().path(), "2.bin");
+/// assert_eq!(index.find_tensor("b").unwrap().file().path(), "2.bin");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn build_shards(path: &Path, limits: &Limits) -> Result<Index> {

@@ -75,7 +75,7 @@ impl DataSet {
 
     /// Returns the number of samples.
     pub fn len(&self) -> usize {
-        self.index.files().len()
+        self.index.file_count()
     }
 
     /// Returns whether there are no samples; never so for a data set that opened.

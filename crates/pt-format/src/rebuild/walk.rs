@@ -625,7 +625,7 @@ impl<'t> Walk<'t, '_, '_> {
 }
 
 /// Looks through the calls that TorchScript puts around lists and dicts, as far as `Value` does.
-fn unwrapped(tree: &Tree<'_>, mut value: Raw) -> Raw {
+pub(crate) fn unwrapped(tree: &Tree<'_>, mut value: Raw) -> Raw {
     for _ in 0..JIT_WRAPPERS_MAX {
         let Some(Node::Object { callable, args, .. }) = value.node().map(|node| tree.node(node)) else {
             break;
