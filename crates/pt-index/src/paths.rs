@@ -37,6 +37,38 @@ impl PathWriter {
     }
 }
 
+/// Reads paths one after the other.
+pub(crate) struct PathReader<'i> {
+    blocks: &'i [u64],
+    bytes: &'i [u8],
+    /// What comes behind the last path, in its block.
+    rest: &'i [u8],
+    count: usize,
+    path: Vec<u8>,
+}
+
+impl<'i> PathReader<'i> {
+    pub(crate) fn new(blocks: &'i [u64], bytes: &'i [u8]) -> Self {
+        Self { blocks, bytes, rest: &[], count: 0, path: Vec::new() }
+    }
+
+    /// Goes to the next path; false where there is none, or the blocks are damaged.
+    pub(crate) fn advance(&mut self) -> bool {
+        if self.count.is_multiple_of(BLOCK) {
+            let block = self.blocks.get(self.count / BLOCK).and_then(|&start| usize::try_from(start).ok());
+            let Some(rest) = block.and_then(|start| self.bytes.get(start..)) else { return false };
+            self.rest = rest;
+            self.path.clear();
+        }
+        self.count += 1;
+        read_next(&mut self.rest, &mut self.path)
+    }
+
+    pub(crate) fn path(&self) -> &[u8] {
+        &self.path
+    }
+}
+
 /// Writes the bytes of a path into `out`; false where the blocks are damaged.
 pub(crate) fn read_path(blocks: &[u64], bytes: &[u8], number: usize, out: &mut Vec<u8>) -> bool {
     out.clear();
@@ -44,18 +76,19 @@ pub(crate) fn read_path(blocks: &[u64], bytes: &[u8], number: usize, out: &mut V
     let Some(mut rest) = usize::try_from(start).ok().and_then(|start| bytes.get(start..)) else {
         return false;
     };
-    for _ in 0..=number % BLOCK {
-        let (Some(shared), Some(length)) = (read_number(&mut rest), read_number(&mut rest)) else {
-            return false;
-        };
-        let Some((own, after)) = rest.split_at_checked(length) else { return false };
-        if shared > out.len() {
-            return false;
-        }
-        out.truncate(shared);
-        out.extend_from_slice(own);
-        rest = after;
+    (0..=number % BLOCK).all(|_| read_next(&mut rest, out))
+}
+
+/// Turns the path before into the next one.
+fn read_next(rest: &mut &[u8], path: &mut Vec<u8>) -> bool {
+    let (Some(shared), Some(length)) = (read_number(rest), read_number(rest)) else { return false };
+    let Some((own, after)) = rest.split_at_checked(length) else { return false };
+    if shared > path.len() {
+        return false;
     }
+    path.truncate(shared);
+    path.extend_from_slice(own);
+    *rest = after;
     true
 }
 
@@ -91,6 +124,11 @@ mod tests {
         paths.iter().for_each(|path| writer.push(path));
         writer.push(&"long/".repeat(100));
         let mut out = Vec::new();
+        let mut reader = PathReader::new(&writer.blocks, &writer.bytes);
+        for path in &paths {
+            assert!(reader.advance());
+            assert_eq!(reader.path(), path.as_bytes());
+        }
         for (number, path) in paths.iter().enumerate() {
             assert!(read_path(&writer.blocks, &writer.bytes, number, &mut out));
             assert_eq!(out, path.as_bytes());

@@ -12,10 +12,12 @@ use std::path::{Component, Path, PathBuf};
 use pt_format::Limits;
 use serde::Deserialize;
 
-use crate::build::parse_path;
+use crate::build::with_checkpoint;
 use crate::builder::IndexBuilder;
 use crate::error::{Error, Result};
+use crate::freshness::Stamp;
 use crate::index::Index;
+use crate::source::FileSource;
 
 /// What the names of such files end in.
 const INDEX_ENDING: &str = ".index.json";
@@ -77,8 +79,10 @@ pub fn build_shards(path: &Path, limits: &Limits) -> Result<Index> {
     files.sort_unstable();
     files.dedup();
     for file in files {
-        let (stamp, checkpoint) = parse_path(&folder.join(file), limits)?;
-        builder.add(file, stamp, &checkpoint)?;
+        let path = folder.join(file);
+        let source = FileSource::open(&path)?;
+        let stamp = Stamp::of(source.metadata());
+        with_checkpoint(&path, &source, limits, |checkpoint| builder.add(file, stamp, checkpoint))??;
     }
     let index = builder.finish()?;
     for (name, file) in &weight_map {
