@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::freshness::{Freshness, Policy, Stamp};
 use crate::index::{FileEntry, Index};
 use crate::record::Record;
-use crate::source::FileSource;
+use crate::source::{FileSource, Folder};
 use crate::walk::{Found, Selection, data_files};
 
 /// Files up to this size are read in one go; of larger ones only directory and pickle are.
@@ -99,7 +99,8 @@ pub fn build_file(path: &Path, limits: &Limits) -> Result<Index> {
 pub fn build_source(path: &Path, source: &FileSource, limits: &Limits) -> Result<Index> {
     let mut builder = IndexBuilder::default();
     let stamp = Stamp::of(source.metadata());
-    with_checkpoint(path, source, limits, |checkpoint| builder.add("", stamp, checkpoint))??;
+    let add = |checkpoint: &Checkpoint<'_>| builder.add("", stamp, checkpoint);
+    with_checkpoint(|| path.to_owned(), source, limits, &mut Vec::new(), add)??;
     builder.finish()
 }
 
@@ -142,6 +143,7 @@ fn build(
     mut progress: impl FnMut(Progress),
 ) -> Result<Built> {
     let files = data_files(folder, &options.selection)?;
+    let folder = Folder::open(folder)?;
     let mut builder = IndexBuilder::default();
     let mut known = earlier.map(Index::files_in_order);
     let mut done = Progress { files_total: files.len(), ..Progress::default() };
@@ -158,12 +160,12 @@ fn build(
             batch.iter().map(|file| known.as_mut().and_then(|known| known.find(&file.path))).collect();
         let outcomes: Vec<_> = (batch, entries)
             .into_par_iter()
-            .map(|(file, entry)| {
+            .map_init(Vec::new, |buffer, (file, entry)| {
                 // What comes behind a failure that ends everything is not worth the time.
                 if failed.load(Ordering::Relaxed) {
                     return Outcome::Passed;
                 }
-                let outcome = look_at(folder, file, entry, &options.limits);
+                let outcome = look_at(&folder, file, entry, &options.limits, buffer);
                 let is_failure = matches!(outcome, Outcome::Failed(..));
                 failed.fetch_or(options.fail_on_error && is_failure, Ordering::Relaxed);
                 outcome
@@ -213,42 +215,53 @@ enum Outcome<'i> {
     Passed,
 }
 
-fn look_at<'i>(folder: &Path, file: &Found, entry: Option<FileEntry<'i>>, limits: &Limits) -> Outcome<'i> {
+fn look_at<'i>(
+    folder: &Folder,
+    file: &Found,
+    entry: Option<FileEntry<'i>>,
+    limits: &Limits,
+    buffer: &mut Vec<u8>,
+) -> Outcome<'i> {
     if let Some(problem) = &file.problem {
-        return Outcome::Failed(Stamp::default(), problem.to_error(folder, &file.path));
+        return Outcome::Failed(Stamp::default(), problem.to_error(folder.join(&file.path)));
     }
-    let path = folder.join(&file.path);
     if let Some(entry) = entry
-        && std::fs::metadata(&path).is_ok_and(|metadata| Stamp::of(&metadata) == entry.stamp())
+        && folder.stamp(&file.path).is_ok_and(|stamp| stamp == entry.stamp())
     {
         return Outcome::Unchanged(entry);
     }
     let mut stamp = Stamp::default();
-    match record_of(&path, limits, &mut stamp) {
+    let record = folder.source(&file.path).and_then(|source| {
+        stamp = Stamp::of(source.metadata());
+        let record = |checkpoint: &Checkpoint<'_>| Record::new(stamp, checkpoint);
+        with_checkpoint(|| folder.join(&file.path), &source, limits, buffer, record)?
+    });
+    match record {
         Ok(record) => Outcome::Parsed(Box::new(record)),
         Err(error) => Outcome::Failed(stamp, error),
     }
 }
 
-fn record_of(path: &Path, limits: &Limits, stamp: &mut Stamp) -> Result<Record> {
-    let source = FileSource::open(path)?;
-    *stamp = Stamp::of(source.metadata());
-    let record = |checkpoint: &Checkpoint<'_>| Record::new(*stamp, checkpoint);
-    with_checkpoint(path, &source, limits, record)?
-}
-
-/// Parses a file: a small one is read whole, of a large one the directory and the pickle.
+/// Parses a file: a small one is read whole, into `buffer`, of a large one the directory and the pickle. `path` is for
+/// messages.
 pub(crate) fn with_checkpoint<T>(
-    path: &Path,
+    path: impl Fn() -> PathBuf,
     source: &FileSource,
     limits: &Limits,
+    buffer: &mut Vec<u8>,
     then: impl FnOnce(&Checkpoint<'_>) -> T,
 ) -> Result<T> {
-    let failed = |source| Error::File { path: path.to_owned(), source };
+    let failed = |source| Error::File { path: path(), source };
     if source.len() > WHOLE_FILE_BYTES {
         return Ok(then(&Checkpoint::parse(source, limits).map_err(failed)?));
     }
-    let bytes = source.read_at(0, source.len() as usize).map_err(Error::io(path, "read"))?;
+    // Kept from file to file: neither taken anew nor filled with zeros each time.
+    let length = source.len() as usize;
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    let bytes = &mut buffer[..length];
+    source.read_exact_at(bytes, 0).map_err(|error| Error::io(&path(), "read")(error))?;
     Ok(then(&Checkpoint::parse(&*bytes, limits).map_err(failed)?))
 }
 

@@ -13,7 +13,7 @@ use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::freshness::Stamp;
 use crate::layout::*;
-use crate::paths::{BLOCK, PathReader, read_path};
+use crate::paths::{BLOCK, PathReader, is_path, read_path};
 
 /// An index over one or many files: a run of bytes, read in place.
 ///
@@ -241,9 +241,9 @@ impl Index {
     pub fn find_file(&self, path: &str) -> Option<FileEntry<'_>> {
         let hash = xxh3_64(path.as_bytes());
         let (buckets, slots) = (self.section(Kind::FileBuckets), self.section(Kind::FileSlots));
-        let mut found = Vec::with_capacity(path.len());
-        let number = lookup(buckets, slots, hash)
-            .find(|&number| self.read_path(number as usize, &mut found) && found == path.as_bytes())?;
+        let (blocks, bytes) = (self.section(Kind::PathBlocks), self.section_bytes(Kind::PathBytes));
+        let is_this = |number: &u32| is_path(blocks, bytes, *number as usize, path.as_bytes());
+        let number = lookup(buckets, slots, hash).find(is_this)?;
         self.file(number as usize)
     }
 

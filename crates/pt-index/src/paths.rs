@@ -1,14 +1,14 @@
 //! Paths of files, front-coded: each says how much it shares with the one before.
 //!
 //! ```text
-//! block of 16 paths:   0, length, bytes · shared, length, bytes · shared, length, bytes · …
+//! block of 8 paths:   0, length, bytes · shared, length, bytes · shared, length, bytes · …
 //! ```
 //!
 //! Numbers are LEB128: seven bits a byte, the lowest first, the top bit set on all but the last. Sorted paths take a few
 //! bytes each; any one is found by walking at most its block.
 
 /// Paths that are coded one upon the other.
-pub(crate) const BLOCK: usize = 16;
+pub(crate) const BLOCK: usize = 8;
 
 /// Codes paths one after the other.
 #[derive(Default)]
@@ -25,8 +25,7 @@ impl PathWriter {
             self.blocks.push(self.bytes.len() as u64);
             0
         } else {
-            let same = self.last.bytes().zip(path.bytes()).take_while(|(a, b)| a == b).count();
-            path.floor_char_boundary(same)
+            path.floor_char_boundary(common_prefix(self.last.as_bytes(), path.as_bytes()))
         };
         write_number(&mut self.bytes, shared);
         write_number(&mut self.bytes, path.len() - shared);
@@ -77,6 +76,36 @@ pub(crate) fn read_path(blocks: &[u64], bytes: &[u8], number: usize, out: &mut V
         return false;
     };
     (0..=number % BLOCK).all(|_| read_next(&mut rest, out))
+}
+
+/// Returns whether the path with this number is `path`, without putting it together.
+pub(crate) fn is_path(blocks: &[u64], bytes: &[u8], number: usize, path: &[u8]) -> bool {
+    let start = blocks.get(number / BLOCK).and_then(|&start| usize::try_from(start).ok());
+    let Some(mut rest) = start.and_then(|start| bytes.get(start..)) else { return false };
+    // How many bytes the path before has, and how many of them are those of `path`.
+    let (mut length, mut same) = (0, 0);
+    for _ in 0..=number % BLOCK {
+        let (Some(shared), Some(own)) = (read_number(&mut rest), read_number(&mut rest)) else {
+            return false;
+        };
+        let Some((own, after)) = rest.split_at_checked(own) else { return false };
+        if shared > length {
+            return false;
+        }
+        if shared <= same {
+            same = shared + common_prefix(own, path.get(shared..).unwrap_or_default());
+        }
+        length = shared + own.len();
+        rest = after;
+    }
+    same == length && length == path.len()
+}
+
+/// Returns how many bytes two runs have in common at their start.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    const WORD: usize = size_of::<u64>();
+    let words = a.chunks_exact(WORD).zip(b.chunks_exact(WORD)).take_while(|(a, b)| a == b).count() * WORD;
+    words + a[words..].iter().zip(&b[words..]).take_while(|(a, b)| a == b).count()
 }
 
 /// Turns the path before into the next one.
@@ -132,6 +161,11 @@ mod tests {
         for (number, path) in paths.iter().enumerate() {
             assert!(read_path(&writer.blocks, &writer.bytes, number, &mut out));
             assert_eq!(out, path.as_bytes());
+            for (other, same) in paths.iter().enumerate().map(|(at, other)| (other, at == number)) {
+                assert_eq!(is_path(&writer.blocks, &writer.bytes, number, other.as_bytes()), same);
+            }
+            assert!(!is_path(&writer.blocks, &writer.bytes, number, &path.as_bytes()[1..]));
+            assert!(!is_path(&writer.blocks, &writer.bytes, number, format!("{path}x").as_bytes()));
         }
         assert!(read_path(&writer.blocks, &writer.bytes, 50, &mut out) && out.len() == 500);
         assert!(!read_path(&writer.blocks, &writer.bytes, 51, &mut out));
@@ -142,6 +176,7 @@ mod tests {
             damaged[at] ^= 0xFF;
             for number in 0..51 {
                 let _ = read_path(&writer.blocks, &damaged, number, &mut out);
+                let _ = is_path(&writer.blocks, &damaged, number, paths[0].as_bytes());
             }
         }
     }

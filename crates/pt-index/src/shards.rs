@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use pt_format::Limits;
+use pt_format::{Checkpoint, Limits};
 use serde::Deserialize;
 
 use crate::build::with_checkpoint;
@@ -82,7 +82,8 @@ pub fn build_shards(path: &Path, limits: &Limits) -> Result<Index> {
         let path = folder.join(file);
         let source = FileSource::open(&path)?;
         let stamp = Stamp::of(source.metadata());
-        with_checkpoint(&path, &source, limits, |checkpoint| builder.add(file, stamp, checkpoint))??;
+        let add = |checkpoint: &Checkpoint<'_>| builder.add(file, stamp, checkpoint);
+        with_checkpoint(|| path.clone(), &source, limits, &mut Vec::new(), add)??;
     }
     let index = builder.finish()?;
     for (name, file) in &weight_map {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use walkdir::{DirEntry, WalkDir};
@@ -39,12 +39,12 @@ pub(crate) struct Found {
 pub(crate) struct Problem(io::Error);
 
 impl Problem {
-    pub(crate) fn to_error(&self, folder: &Path, path: &str) -> Error {
+    pub(crate) fn to_error(&self, path: PathBuf) -> Error {
         let source = match self.0.raw_os_error() {
             Some(code) => io::Error::from_raw_os_error(code),
             None => io::Error::new(self.0.kind(), self.0.to_string()),
         };
-        Error::Io { path: folder.join(path), action: "look at it", source }
+        Error::Io { path, action: "look at it", source }
     }
 }
 
@@ -55,6 +55,7 @@ impl Problem {
 pub(crate) fn data_files(folder: &Path, selection: &Selection) -> Result<Vec<Found>> {
     let (include, exclude) = (globs(&selection.include)?, globs(&selection.exclude)?);
     let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).to_owned();
+    let folder_bytes = folder.as_os_str().len();
     let walk = WalkDir::new(folder)
         .follow_links(selection.follow_links)
         .follow_root_links(true)
@@ -67,7 +68,7 @@ pub(crate) fn data_files(folder: &Path, selection: &Selection) -> Result<Vec<Fou
     for entry in walk {
         match entry {
             Ok(entry) => {
-                if let Some(found) = found(&entry, folder, &include) {
+                if let Some(found) = found(&entry, folder_bytes, &include) {
                     files.push(found);
                 }
             }
@@ -84,17 +85,27 @@ pub(crate) fn data_files(folder: &Path, selection: &Selection) -> Result<Vec<Fou
     Ok(files)
 }
 
-fn found(entry: &DirEntry, folder: &Path, include: &GlobSet) -> Option<Found> {
+/// `folder_bytes` is how long the path of the folder is, as the walk was told it.
+fn found(entry: &DirEntry, folder_bytes: usize, include: &GlobSet) -> Option<Found> {
     if !entry.file_type().is_file() || entry.path().extension().is_some_and(|e| e == SIDECAR_EXTENSION) {
         return None;
     }
-    let relative = entry.path().strip_prefix(folder).unwrap_or(entry.path());
-    if !include.is_empty() && !include.is_match(relative) {
+    let path = match entry.path().to_str() {
+        // What nearly all paths are; a path is taken apart only where it must be.
+        Some(path) if !cfg!(windows) => path[folder_bytes..].trim_start_matches('/').to_owned(),
+        _ => path_text(&entry.path().iter().skip(depth_of(entry)).collect::<PathBuf>()),
+    };
+    if !include.is_empty() && !include.is_match(&path) {
         return None;
     }
     let unreadable = || Problem(io::Error::new(io::ErrorKind::InvalidInput, "its name is not valid Unicode"));
-    let problem = relative.to_str().is_none().then(unreadable);
-    Some(Found { path: path_text(relative), problem })
+    let problem = entry.path().to_str().is_none().then(unreadable);
+    Some(Found { path, problem })
+}
+
+/// Returns how many components of an entry's path belong to the folder that is walked.
+fn depth_of(entry: &DirEntry) -> usize {
+    entry.path().iter().count() - entry.depth()
 }
 
 /// Joins the parts of a path with `/`.
