@@ -4,7 +4,6 @@
 //! linear in the pickle's length whatever it holds. Memo entries are 16-byte values that refer to the same node,
 //! which is how a list can grow after it was stored, and contain itself.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -42,9 +41,11 @@ pub(crate) enum PersistentIds {
 
 /// The machine: a stack, marks and a memo over one pickle.
 pub(crate) struct Machine<'s, 'a> {
-    text: Cow<'s, [u8]>,
+    /// The text that values of the tree refer to.
+    text: &'a [u8],
+    /// What is left of the pickle: the text from `at()` to `end`.
+    rest: &'a [u8],
     end: usize,
-    at: usize,
     tree: Tree<'s>,
     stack: Vec<Raw>,
     marks: Vec<usize>,
@@ -59,7 +60,7 @@ pub(crate) struct Machine<'s, 'a> {
 
 type Step<T = ()> = Result<T, PickleProblem>;
 
-impl<'s, 'a> Machine<'s, 'a> {
+impl<'s> Machine<'s, '_> {
     /// Runs the pickle that starts at the start of `range` of a tree's text and must end inside it, and adds its values
     /// to the tree. Returns the tree, the result, and the byte behind STOP.
     ///
@@ -69,14 +70,17 @@ impl<'s, 'a> Machine<'s, 'a> {
         mut tree: Tree<'s>,
         range: Range<usize>,
         persistent_ids: PersistentIds,
-        limits: &'a Limits,
-        record: &'a str,
+        limits: &Limits,
+        record: &str,
     ) -> Result<(Tree<'s>, Raw, usize)> {
         let length = range.len();
         let values_max = limits.values.min(VALUES_MAX);
-        let mut machine = Self {
-            text: std::mem::take(&mut tree.text),
-            at: range.start,
+        // No byte of a pickle makes more than two nodes or items, so most cannot reach the limit.
+        let may_exceed = tree.values_held() + 2 * length > values_max;
+        let text = std::mem::take(&mut tree.text);
+        let mut machine = Machine {
+            text: &text,
+            rest: &text[range.clone()],
             end: range.end,
             start: range.start,
             tree,
@@ -92,25 +96,31 @@ impl<'s, 'a> Machine<'s, 'a> {
         machine.tree.nodes.reserve((length / 24).min(1 << 20));
         machine.tree.items.reserve((length / 8).min(1 << 20));
         loop {
-            let opcode_at = machine.at;
+            let opcode_at = machine.at();
             match machine.step() {
                 Ok(false) => {}
                 Ok(true) => break,
                 Err(problem) => return Err(machine.error(opcode_at, problem)),
             }
-            let held = machine.tree.nodes.len().max(machine.stack.len()).max(machine.tree.items.len() / 8);
-            if held > values_max {
+            let held = || machine.tree.values_held().max(machine.stack.len());
+            if may_exceed && held() > values_max {
                 return Err(Error::Limit {
                     what: "values in the pickle",
-                    found: held as u64,
+                    found: held() as u64,
                     limit: values_max as u64,
                     field: "values",
                 });
             }
         }
+        let (result, end) = (machine.result, machine.at());
         let mut tree = machine.tree;
-        tree.text = machine.text;
-        Ok((tree, machine.result, machine.at))
+        tree.text = text;
+        Ok((tree, result, end))
+    }
+
+    /// Returns where in the text the machine is.
+    fn at(&self) -> usize {
+        self.end - self.rest.len()
     }
 
     fn error(&self, at: usize, problem: PickleProblem) -> Error {
@@ -593,27 +603,18 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     // Arguments.
 
-    fn take(&mut self, length: usize, what: &'static str) -> Step<&[u8]> {
-        let left = self.end - self.at;
-        if length > left {
-            return Err(PickleProblem::CutOff { what, needs: (length - left) as u64 });
-        }
-        self.at += length;
-        Ok(&self.text[self.at - length..self.at])
-    }
-
     fn take_array<const N: usize>(&mut self, what: &'static str) -> Step<&[u8; N]> {
-        let cut_off = PickleProblem::CutOff { what, needs: N as u64 };
-        self.take(N, what)?.first_chunk().ok_or(cut_off)
+        let needs = N.saturating_sub(self.rest.len()) as u64;
+        let (array, rest) = self.rest.split_first_chunk().ok_or(PickleProblem::CutOff { what, needs })?;
+        self.rest = rest;
+        Ok(array)
     }
 
     #[inline]
     fn u8(&mut self, what: &'static str) -> Step<u8> {
-        if self.at >= self.end {
-            return Err(PickleProblem::CutOff { what, needs: 1 });
-        }
-        self.at += 1;
-        Ok(self.text[self.at - 1])
+        let (&byte, rest) = self.rest.split_first().ok_or(PickleProblem::CutOff { what, needs: 1 })?;
+        self.rest = rest;
+        Ok(byte)
     }
 
     fn u32(&mut self, what: &'static str) -> Step<u32> {
@@ -626,11 +627,11 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     /// Takes `length` bytes as they stand.
     fn text(&mut self, length: u64, what: &'static str) -> Step<Text> {
-        let left = (self.end - self.at) as u64;
+        let left = self.rest.len() as u64;
         let short = u32::try_from(length).ok().filter(|_| length <= left);
         let length = short.ok_or(PickleProblem::CutOff { what, needs: length.saturating_sub(left) })?;
-        let start = self.at as u64;
-        self.at += length as usize;
+        let start = self.at() as u64;
+        self.rest = &self.rest[length as usize..];
         Ok(Text { start, length })
     }
 
@@ -656,10 +657,9 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     /// Takes a line, without its newline.
     fn line(&mut self, what: &'static str) -> Step<Text> {
-        let rest = &self.text[self.at..self.end];
-        let length = rest.iter().position(|&byte| byte == b'\n');
+        let length = self.rest.iter().position(|&byte| byte == b'\n');
         let text = self.text(length.ok_or(PickleProblem::CutOff { what, needs: 1 })? as u64, what)?;
-        self.at += 1;
+        self.rest = &self.rest[1..];
         Ok(text)
     }
 

@@ -256,6 +256,11 @@ impl<'s> Tree<'s> {
         Raw::Node(self.nodes.len() as u32 - 1)
     }
 
+    /// Returns how much of the limit on values is used: nodes cost more than items.
+    pub(crate) fn values_held(&self) -> usize {
+        self.nodes.len().max(self.items.len() / 8)
+    }
+
     pub(crate) fn node(&self, id: NodeId) -> Node {
         self.nodes[id as usize]
     }
