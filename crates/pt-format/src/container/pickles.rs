@@ -149,6 +149,14 @@ impl<S: Source + ?Sized> Records for ArchiveRecords<'_, '_, S> {
         self.archive.find(name)
     }
 
+    fn is_record_of(&self, record: usize, root: usize, key: &[u8]) -> bool {
+        let (Some(entry), Some(folder)) = (self.archive.entries().get(record), self.folders.get(root)) else {
+            return false;
+        };
+        let name = self.archive.name(entry).strip_prefix(&folder.prefix[..]);
+        entry.has_name_alone() && name.and_then(|name| name.strip_suffix(folder.suffix)) == Some(key)
+    }
+
     fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault> {
         let entry = self.archive.entries()[index];
         if let Some(fault) = entry.fault() {

@@ -153,9 +153,14 @@ impl Entry {
         self.method == METHOD_STORED
     }
 
+    /// Returns whether no other record has its name.
+    pub(crate) fn has_name_alone(&self) -> bool {
+        self.troubles & TROUBLE_DUPLICATE == 0
+    }
+
     /// Returns what forbids using this record, as far as the directory tells.
     pub fn fault(&self) -> Option<Fault> {
-        if self.troubles & TROUBLE_DUPLICATE != 0 {
+        if !self.has_name_alone() {
             return Some(Fault::DuplicateRecord);
         }
         if self.flags & FLAGS_UNREADABLE != 0 {

@@ -595,9 +595,12 @@ impl<'s> Machine<'s, '_> {
     }
 
     fn memo_get(&mut self, index: u64) -> Step {
-        let dense = usize::try_from(index).ok().and_then(|slot| self.memo.get(slot).copied().flatten());
-        let value = dense.or_else(|| self.sparse_memo.get(&index).copied());
-        self.push(value.ok_or(PickleProblem::MemoMiss(index))?);
+        let dense = usize::try_from(index).ok().and_then(|slot| self.memo.get(slot));
+        let value = match dense {
+            Some(&Some(value)) => value,
+            _ => *self.sparse_memo.get(&index).ok_or(PickleProblem::MemoMiss(index))?,
+        };
+        self.push(value);
         Ok(())
     }
 

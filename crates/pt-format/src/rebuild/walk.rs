@@ -652,17 +652,18 @@ pub(crate) fn slot_dicts(tree: &Tree<'_>, state: Raw) -> Option<[Option<NodeId>;
 
 /// What few tensors have, if this one has any of it.
 fn details(parsed: &mut Parsed) -> Option<Arc<Details>> {
-    let details = Details {
-        fault: parsed.fault.take(),
-        quantizer: parsed.quantizer.take(),
-        coalesced: parsed.coalesced,
-        state: parsed.state,
-        parts: parsed.parts.clone(),
-    };
-    let Details { fault, quantizer, coalesced, state, parts } = &details;
+    let Parsed { fault, quantizer, coalesced, state, parts, .. } = parsed;
     let any =
         fault.is_some() || quantizer.is_some() || coalesced.is_some() || state.is_some() || !parts.is_empty();
-    any.then(|| Arc::new(details))
+    any.then(|| {
+        Arc::new(Details {
+            fault: fault.take(),
+            quantizer: quantizer.take(),
+            coalesced: *coalesced,
+            state: *state,
+            parts: parts.clone(),
+        })
+    })
 }
 
 /// Writes a path component as Python's `str()` shows the key.
