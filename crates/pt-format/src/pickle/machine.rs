@@ -49,13 +49,41 @@ pub(crate) struct Machine<'s, 'a> {
     tree: Tree<'s>,
     stack: Vec<Raw>,
     marks: Vec<usize>,
-    memo: Vec<Option<Raw>>,
+    memo: Vec<Slot>,
+    /// Values that do not fit into a slot of the memo, by its number.
+    memo_large: HashMap<usize, Raw>,
     sparse_memo: HashMap<u64, Raw>,
     persistent_ids: PersistentIds,
     record: &'a str,
     start: usize,
     protocol: u8,
     result: Raw,
+}
+
+/// A place of the memo, in 8 bytes: torch notes eight values for each tensor, all of them nodes or short strings.
+#[derive(Clone, Copy)]
+enum Slot {
+    Empty,
+    Node(NodeId),
+    Str {
+        length: u16,
+        start: u32,
+    },
+    /// Something else.
+    Large,
+}
+
+impl Slot {
+    fn of(value: Raw) -> Self {
+        match value {
+            Raw::Node(id) => Self::Node(id),
+            Raw::Str { length, start } => match (length.try_into(), start.try_into()) {
+                (Ok(length), Ok(start)) => Self::Str { length, start },
+                _ => Self::Large,
+            },
+            _ => Self::Large,
+        }
+    }
 }
 
 type Step<T = ()> = Result<T, PickleProblem>;
@@ -88,6 +116,7 @@ impl<'s> Machine<'s, '_> {
             stack: Vec::with_capacity(64),
             marks: Vec::with_capacity(16),
             memo: Vec::with_capacity((length / 16).min(1 << 20)),
+            memo_large: HashMap::new(),
             sparse_memo: HashMap::new(),
             persistent_ids,
             record,
@@ -413,7 +442,7 @@ impl<'s> Machine<'s, '_> {
     }
 
     fn tuple(&mut self, from: usize) {
-        let run = self.tree.add_run(&self.stack[from..]);
+        let run = self.tree.add_tuple_run(&self.stack[from..]);
         self.stack.truncate(from);
         self.add(Node::Tuple(run));
     }
@@ -580,27 +609,34 @@ impl<'s> Machine<'s, '_> {
     fn memo_put(&mut self, index: u64, opcode: u8) -> Step {
         let value =
             *self.stack.last().ok_or(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) })?;
-        match usize::try_from(index) {
-            Ok(slot) if slot == self.memo.len() => self.memo.push(Some(value)),
-            Ok(slot) if slot < self.memo.len() => self.memo[slot] = Some(value),
-            Ok(slot) if slot <= self.memo.len() + MEMO_GAP_MAX => {
-                self.memo.resize(slot, None);
-                self.memo.push(Some(value));
-            }
-            _ => {
-                self.sparse_memo.insert(index, value);
+        let number = usize::try_from(index).unwrap_or(usize::MAX);
+        if number > self.memo.len() + MEMO_GAP_MAX {
+            self.sparse_memo.insert(index, value);
+            return Ok(());
+        }
+        let slot = Slot::of(value);
+        if let Slot::Large = slot {
+            self.memo_large.insert(number, value);
+        }
+        match self.memo.get_mut(number) {
+            Some(old) => *old = slot,
+            None => {
+                self.memo.resize(number, Slot::Empty);
+                self.memo.push(slot);
             }
         }
         Ok(())
     }
 
     fn memo_get(&mut self, index: u64) -> Step {
-        let dense = usize::try_from(index).ok().and_then(|slot| self.memo.get(slot));
-        let value = match dense {
-            Some(&Some(value)) => value,
-            _ => *self.sparse_memo.get(&index).ok_or(PickleProblem::MemoMiss(index))?,
+        let number = usize::try_from(index).unwrap_or(usize::MAX);
+        let value = match self.memo.get(number).copied().unwrap_or(Slot::Empty) {
+            Slot::Node(id) => Some(Raw::Node(id)),
+            Slot::Str { length, start } => Some(Raw::Str { length: length.into(), start: start.into() }),
+            Slot::Large => self.memo_large.get(&number).copied(),
+            Slot::Empty => self.sparse_memo.get(&index).copied(),
         };
-        self.push(value);
+        self.push(value.ok_or(PickleProblem::MemoMiss(index))?);
         Ok(())
     }
 
@@ -907,6 +943,8 @@ fn push_code_point(out: &mut Vec<u8>, code_point: u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
 
     #[test]
@@ -921,6 +959,28 @@ mod tests {
             twos_complement("340282366920938463463374607431768211455", false)[..17],
             [[0xFF; 16].as_slice(), &[0]].concat()
         );
+    }
+
+    #[test]
+    fn the_memo_returns_what_was_put_there_last() {
+        let long = [&b"X\0\0\x01\0"[..], &[b'a'; 1 << 16]].concat();
+        for (put, shown) in [
+            (&b"X\x01\0\0\0a"[..], "Str { length: 1,"),
+            (&long, "Str { length: 65536,"),
+            (b"K\x07", "Int(7)"),
+            (b"G?\xF8\0\0\0\0\0\0", "Float(1.5)"),
+            (b"U\x01\xFF", "Bytes { length: 1,"),
+            (b")", "Node(0)"),
+        ] {
+            for number in [0u32, 3, 4_000_000_000] {
+                let number = number.to_le_bytes();
+                let pickle = [b"Nr", &number[..], b"0", put, b"r", &number, b"0j", &number, b"."].concat();
+                let tree = Tree::new(Cow::Borrowed(&pickle));
+                let limits = Limits::default();
+                let ran = Machine::run(tree, 0..pickle.len(), PersistentIds::None, &limits, "test").unwrap();
+                assert!(format!("{:?}", ran.1).starts_with(shown), "{:?} is not {shown}", ran.1);
+            }
+        }
     }
 
     #[test]
