@@ -1,10 +1,10 @@
 //! One file, parsed: its value tree, its tensors, its storages.
 
-use crate::container::{ArchiveRecords, Container, File};
+use crate::container::{ArchiveRecords, Container, File, NoRecords, Plain};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Raw, Tree, Value};
-use crate::rebuild::{self, BareStorage, LeafRow, PathStep, Records};
+use crate::rebuild::{self, BareStorage, LeafRow, Nested, PathStep, Records, Setting};
 use crate::source::Source;
 use crate::structure::Structure;
 use crate::tensor::{Storage, StorageRow, Tensor, TensorRow};
@@ -81,7 +81,8 @@ impl<'s> Checkpoint<'s> {
                 assemble(tree, &ArchiveRecords::new(&archive, folders))
             }
             File::Described(archive, described) => {
-                assemble(described.tree, &ArchiveRecords::new(&archive, described.folders))
+                let records = ArchiveRecords::new(&archive, described.folders).with_inner(described.inner);
+                assemble(described.tree, &records)
             }
             File::Legacy(legacy) => {
                 let (tree, records) = legacy.into_parts();
@@ -89,19 +90,27 @@ impl<'s> Checkpoint<'s> {
             }
             File::Tar(tar) => assemble(tar.tree, &tar.records),
             File::Safetensors(file) => assemble(file.tree, &file.records),
+            File::Plain(plain) => {
+                let found = assemble(plain.tree, &NoRecords)?;
+                match found.tensors.is_empty() && found.bare_storages.is_empty() {
+                    true => Err(Plain::without_tensors()),
+                    false => Ok(found),
+                }
+            }
         }
     }
 
     /// Finds the tensors in the values, whatever container they came from.
     fn assemble(
-        tree: Tree<'s>,
+        mut tree: Tree<'s>,
         records: &dyn Records,
         limits: &Limits,
         container: Container,
         byte_order: ByteOrder,
         fingerprint: Fingerprint,
     ) -> Result<Self> {
-        let found = rebuild::walk(&tree, records, limits)?;
+        let nested = Nested::resolve(&mut tree, limits);
+        let found = rebuild::walk(&tree, Setting { records, nested: &nested, byte_order, limits })?;
         Ok(Self {
             tree,
             tensors: found.tensors,

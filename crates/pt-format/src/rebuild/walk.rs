@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
+use crate::checkpoint::ByteOrder;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::pickle::{Items, JIT_WRAPPERS_MAX, Known, Node, NodeId, Pairs, Raw, Root, Text, Tree, repr};
+use crate::rebuild::nested::Nested;
 use crate::rebuild::storage::{Records, StorageTable};
 use crate::rebuild::tensor::{Parsed, Rebuilder};
 use crate::tensor::{Details, Flags, Layout, StorageRow, TensorRow};
@@ -96,12 +98,22 @@ const DONE: u32 = 2;
 /// Added to the number in [`Found::states`].
 pub(crate) const ROW: u32 = 3;
 
+/// What a tree is walked with.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub(crate) records: &'a dyn Records,
+    pub(crate) nested: &'a Nested,
+    pub(crate) byte_order: ByteOrder,
+    pub(crate) limits: &'a Limits,
+}
+
 /// Finds the tensors of a tree.
-pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> Result<Found> {
+pub(crate) fn walk(tree: &Tree<'_>, setting: Setting<'_>) -> Result<Found> {
+    let Setting { records, nested, byte_order, limits } = setting;
     // Most files have one record for each tensor, and matrices.
     let expected = records.count().min(tree.nodes.len());
-    let dims = Vec::with_capacity(4 * expected);
-    let rebuilder = Rebuilder { tree, storages: StorageTable::new(records), limits, dims };
+    let storages = StorageTable::new(records, nested);
+    let rebuilder = Rebuilder { tree, storages, limits, byte_order, dims: Vec::with_capacity(4 * expected) };
     let mut steps = Vec::with_capacity(1 + expected);
     steps.push(PathStep { parent: 0, component: Component::Root, elided: true });
     let mut walk = Walk {
@@ -125,6 +137,8 @@ pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> R
     };
     for (number, root) in tree.roots.iter().enumerate() {
         walk.rebuilder.storages.root = number;
+        walk.rebuilder.storages.byte_order = root.byte_order;
+        walk.rebuilder.storages.is_hollow = root.is_hollow;
         walk.root(root)?;
     }
     let Walk { rebuilder, mut found, .. } = walk;
