@@ -118,7 +118,10 @@ fn dump(bytes: &[u8]) -> String {
                 dump.row([4, 4, 4, 4], "{0} files, {1} bytes each; files start at {2}; flags {3}");
                 dump.row([4, 4, 4, 4], "from tensor {0} on {1}, from storage {2} on {3}");
                 dump.row([4, 4, 4, 4], "from column {0} on {1}, from node {2} on {3}");
-                dump.row([4, 4, 4, 4], "from bucket {0} on {1}; varying rows from {2}, mask {3}: time, fingerprint");
+                dump.row(
+                    [4, 4, 4, 4],
+                    "from bucket {0} on {1}; varying rows from {2}, mask {3}: time, fingerprint",
+                );
             }
             "tensors" => {
                 dump.row([8, 4, 4], "storage offset {0}, name {1} (`x`), dims from {2}");
@@ -202,7 +205,8 @@ impl Dump<'_> {
             comment = comment.replace(&format!("{{{field}}}"), &self.number(behind, width).to_string());
             let bytes = &self.bytes[self.at + behind..][..width];
             let gap = if field > 0 { " " } else { "" };
-            write!(shown, "{gap}{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()).unwrap();
+            write!(shown, "{gap}{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+                .unwrap();
             behind += width;
         }
         writeln!(self.out, "{:4}  {shown:<53}  {comment}", self.at).unwrap();

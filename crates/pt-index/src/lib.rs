@@ -29,6 +29,7 @@ mod schema;
 mod shards;
 mod source;
 mod strings;
+mod verify;
 
 pub use crate::build::{
     BuildOptions, Built, Progress, Skipped, build_file, build_folder, build_source, index_of,

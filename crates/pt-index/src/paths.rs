@@ -26,7 +26,7 @@ impl PathWriter {
             0
         } else {
             let same = self.last.bytes().zip(path.bytes()).take_while(|(a, b)| a == b).count();
-            path.floor_char_boundary(same)
+            (0..=same).rev().find(|&at| path.is_char_boundary(at)).unwrap_or(0)
         };
         write_number(&mut self.bytes, shared);
         write_number(&mut self.bytes, path.len() - shared);
@@ -67,7 +67,8 @@ fn write_number(out: &mut Vec<u8>, mut number: usize) {
     out.push(number as u8);
 }
 
-fn read_number(bytes: &mut &[u8]) -> Option<usize> {
+/// Reads a number and moves behind it.
+pub(crate) fn read_number(bytes: &mut &[u8]) -> Option<usize> {
     let mut number = 0usize;
     for shift in [0, 7, 14, 21, 28] {
         let (&byte, rest) = bytes.split_first()?;
