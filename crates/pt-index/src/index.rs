@@ -109,28 +109,22 @@ impl Index {
         &self.bytes
     }
 
-    /// Checks every section against its checksum, and that rows and strings lie inside the index.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] with the first place that is wrong.
-    pub fn verify(&self) -> Result<()> {
-        let count =
-            self.bytes[SECTION_COUNT_OFFSET..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b)) as usize;
-        let table = &self.bytes[HEADER_BYTES..HEADER_BYTES + count * size_of::<SectionRow>()];
-        for row in rows::<SectionRow>(table) {
-            let content = &self.bytes[row.offset as usize..(row.offset + row.length) as usize];
-            if xxh3_64(content) != row.checksum {
-                return Err(damaged(row.offset as usize, "checksum of a section differs"));
-            }
-        }
-        Ok(())
+    /// Returns the section table; [`Self::from_bytes`] has seen that all of it lies inside the index.
+    pub(crate) fn section_table(&self) -> &[SectionRow] {
+        let count = self.bytes[SECTION_COUNT_OFFSET..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
+        rows(&self.bytes[HEADER_BYTES..HEADER_BYTES + count as usize * size_of::<SectionRow>()])
+    }
+
+    /// Returns where a section begins in the index.
+    pub(crate) fn section_offset(&self, kind: Kind) -> usize {
+        self.sections[kind as usize].0
     }
 
     pub(crate) fn section<T: Pod>(&self, kind: Kind) -> &[T] {
         rows(self.section_bytes(kind))
     }
 
-    fn section_bytes(&self, kind: Kind) -> &[u8] {
+    pub(crate) fn section_bytes(&self, kind: Kind) -> &[u8] {
         let (start, length) = self.sections[kind as usize];
         &self.bytes[start..start + length]
     }
@@ -165,7 +159,7 @@ impl Index {
         (id != NONE).then(|| self.string(id))
     }
 
-    fn summary(&self) -> SummaryRow {
+    pub(crate) fn summary(&self) -> SummaryRow {
         self.section(Kind::Summary).first().copied().unwrap_or_default()
     }
 

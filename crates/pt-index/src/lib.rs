@@ -29,6 +29,7 @@ mod schema;
 mod shards;
 mod source;
 mod strings;
+mod verify;
 mod walk;
 
 pub use crate::build::{

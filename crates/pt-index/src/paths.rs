@@ -25,7 +25,8 @@ impl PathWriter {
             self.blocks.push(self.bytes.len() as u64);
             0
         } else {
-            path.floor_char_boundary(common_prefix(self.last.as_bytes(), path.as_bytes()))
+            let same = common_prefix(self.last.as_bytes(), path.as_bytes());
+            (0..=same).rev().find(|&at| path.is_char_boundary(at)).unwrap_or(0)
         };
         write_number(&mut self.bytes, shared);
         write_number(&mut self.bytes, path.len() - shared);
@@ -129,7 +130,8 @@ fn write_number(out: &mut Vec<u8>, mut number: usize) {
     out.push(number as u8);
 }
 
-fn read_number(bytes: &mut &[u8]) -> Option<usize> {
+/// Reads a number and moves behind it.
+pub(crate) fn read_number(bytes: &mut &[u8]) -> Option<usize> {
     let mut number = 0usize;
     for shift in [0, 7, 14, 21, 28] {
         let (&byte, rest) = bytes.split_first()?;
