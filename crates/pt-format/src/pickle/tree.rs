@@ -523,6 +523,7 @@ pub(crate) struct Items<'t> {
 impl Iterator for Items<'_> {
     type Item = Raw;
 
+    #[inline]
     fn next(&mut self) -> Option<Raw> {
         loop {
             if let Some(item) = self.here.next() {
@@ -552,6 +553,7 @@ impl<'t> Pairs<'t> {
 impl Iterator for Pairs<'_> {
     type Item = (Raw, Raw);
 
+    #[inline]
     fn next(&mut self) -> Option<(Raw, Raw)> {
         Some((self.items.next()?, self.items.next()?))
     }
