@@ -28,6 +28,7 @@ mod source;
 pub mod strided;
 mod structure;
 mod tensor;
+mod verify;
 pub mod write;
 
 pub use crate::audit::{Audit, audit};
@@ -42,3 +43,4 @@ pub use crate::pickle::{GlobalUse, Kind, PickleProblem, Value, Verdict};
 pub use crate::source::Source;
 pub use crate::structure::{Part, PartKind, Structure};
 pub use crate::tensor::{Flags, Layout, Quantizer, Storage, Tensor};
+pub use crate::verify::{Contents, verify};

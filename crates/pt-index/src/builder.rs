@@ -37,7 +37,6 @@ pub struct IndexBuilder {
     file_schemas: Vec<u32>,
     texts: Strings,
     skipped: Vec<SkippedRow>,
-    root: String,
     summary: SummaryRow,
 }
 
@@ -94,11 +93,6 @@ impl IndexBuilder {
         Ok(())
     }
 
-    /// Says where the files are, seen from the folder the index is kept in. Empty: there.
-    pub(crate) fn set_root(&mut self, root: String) {
-        self.root = root;
-    }
-
     /// Puts a file with its schema, a new one if there is none like it, and returns the schema's number.
     fn add_structure(&mut self, head: [u64; 3], structure: Structure, cells: &[Cell]) -> Result<u32> {
         let hash = structure.hash();
@@ -128,7 +122,7 @@ impl IndexBuilder {
     /// # Errors
     /// [`Error::TooMany`](crate::Error::TooMany) when the format cannot number that many rows.
     pub fn finish(self) -> Result<Index> {
-        let Self { schemas, paths, path_hashes, file_schemas, texts, skipped, root, mut summary, .. } = self;
+        let Self { schemas, paths, path_hashes, file_schemas, texts, skipped, mut summary, .. } = self;
         let mut layout = Layout::default();
         for schema in schemas {
             layout.add(schema)?;
@@ -168,7 +162,7 @@ impl IndexBuilder {
             (Kind::FileBuckets, cast(&file_buckets)),
             (Kind::FileSlots, cast(&file_slots)),
             (Kind::Skipped, cast(&skipped)),
-            (Kind::Root, root.as_bytes()),
+            (Kind::Root, &[]),
         ])
     }
 }
@@ -205,7 +199,7 @@ fn numbered(
 }
 
 /// Puts header, section table and sections together.
-fn assemble(sections: [(Kind, &[u8]); Kind::COUNT]) -> Result<Index> {
+pub(crate) fn assemble(sections: [(Kind, &[u8]); Kind::COUNT]) -> Result<Index> {
     let mut offset = HEADER_BYTES + sections.len() * size_of::<SectionRow>();
     let mut table = Vec::with_capacity(sections.len());
     for (kind, content) in sections {

@@ -8,11 +8,12 @@ use hashbrown::HashSet;
 use pt_format::{ByteOrder, DType, Fingerprint, Flags, Layout, Quantizer, Record, geometry};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use crate::builder::assemble;
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::freshness::Stamp;
 use crate::layout::*;
-use crate::paths::{BLOCK, read_path};
+use crate::paths::{BLOCK, PathReader, is_path, read_path};
 
 /// An index over one or many files: a run of bytes, read in place.
 ///
@@ -162,15 +163,27 @@ impl Index {
         self.section(Kind::Summary).first().copied().unwrap_or_default()
     }
 
-    /// Returns where the data files are, seen from the folder the index is kept in; empty when they are there.
+    /// Returns where the data is, seen from the folder the index is kept in; empty when it is there, or beside.
+    pub fn root(&self) -> &str {
+        text(Some(self.section_bytes(Kind::Root)))
+    }
+
+    /// Returns the same index, to be kept in a folder from which the data is at `root`.
+    ///
+    /// # Errors
+    /// As [`Self::from_bytes`], for an index whose header was right and whose content is not.
     ///
     /// ```
     /// let index = pt_index::IndexBuilder::default().finish()?;
     /// assert_eq!(index.root(), "");
+    /// assert_eq!(index.with_root("../data")?.root(), "../data");
     /// # Ok::<(), pt_index::Error>(())
     /// ```
-    pub fn root(&self) -> &str {
-        text(Some(self.section_bytes(Kind::Root)))
+    pub fn with_root(&self, root: &str) -> Result<Self> {
+        assemble(Kind::ALL.map(|kind| match kind {
+            Kind::Root => (kind, root.as_bytes()),
+            _ => (kind, self.section_bytes(kind)),
+        }))
     }
 
     /// Returns the number of files.
@@ -222,10 +235,16 @@ impl Index {
     pub fn find_file(&self, path: &str) -> Option<FileEntry<'_>> {
         let hash = xxh3_64(path.as_bytes());
         let (buckets, slots) = (self.section(Kind::FileBuckets), self.section(Kind::FileSlots));
-        let mut found = Vec::with_capacity(path.len());
-        let number = lookup(buckets, slots, hash)
-            .find(|&number| self.read_path(number as usize, &mut found) && found == path.as_bytes())?;
+        let (blocks, bytes) = (self.section(Kind::PathBlocks), self.section_bytes(Kind::PathBytes));
+        let is_this = |number: &u32| is_path(blocks, bytes, *number as usize, path.as_bytes());
+        let number = lookup(buckets, slots, hash).find(is_this)?;
         self.file(number as usize)
+    }
+
+    /// Returns a cursor over the files that is moved along paths in their order.
+    pub(crate) fn files_in_order(&self) -> FilesInOrder<'_> {
+        let paths = PathReader::new(self.section(Kind::PathBlocks), self.section_bytes(Kind::PathBytes));
+        FilesInOrder { index: self, paths, number: 0, ahead: false, found: 0 }
     }
 
     fn read_path(&self, number: usize, out: &mut Vec<u8>) -> bool {
@@ -344,6 +363,46 @@ impl Index {
 
     pub(crate) fn column_data(&self) -> &[u8] {
         self.section_bytes(Kind::ColumnData)
+    }
+}
+
+/// The files of an index, looked for in the order of their paths.
+pub(crate) struct FilesInOrder<'i> {
+    index: &'i Index,
+    paths: PathReader<'i>,
+    /// Files read.
+    number: usize,
+    /// The last one read comes behind the path looked for last.
+    ahead: bool,
+    found: usize,
+}
+
+impl<'i> FilesInOrder<'i> {
+    /// Finds a file. Paths must come in order.
+    pub(crate) fn find(&mut self, path: &str) -> Option<FileEntry<'i>> {
+        loop {
+            if !self.ahead {
+                if self.number == self.index.file_count() || !self.paths.advance() {
+                    return None;
+                }
+                self.number += 1;
+                self.ahead = true;
+            }
+            match self.paths.path().cmp(path.as_bytes()) {
+                std::cmp::Ordering::Less => self.ahead = false,
+                std::cmp::Ordering::Greater => return None,
+                std::cmp::Ordering::Equal => {
+                    self.ahead = false;
+                    self.found += 1;
+                    return self.index.file(self.number - 1);
+                }
+            }
+        }
+    }
+
+    /// Returns how many files were not looked for.
+    pub(crate) fn passed_over(&self) -> usize {
+        self.index.file_count() - self.found
     }
 }
 

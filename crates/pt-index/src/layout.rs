@@ -70,7 +70,36 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const COUNT: usize = 27;
+    pub(crate) const COUNT: usize = Self::ALL.len();
+    pub(crate) const ALL: [Self; 27] = [
+        Self::Summary,
+        Self::Schemas,
+        Self::Tensors,
+        Self::Dims,
+        Self::Storages,
+        Self::Nodes,
+        Self::Columns,
+        Self::ColumnData,
+        Self::Quantizers,
+        Self::PathParts,
+        Self::Varying,
+        Self::FileRows,
+        Self::FileSchemas,
+        Self::SchemaRows,
+        Self::SchemaFiles,
+        Self::StringEnds,
+        Self::StringBytes,
+        Self::TextEnds,
+        Self::TextBytes,
+        Self::PathBlocks,
+        Self::PathBytes,
+        Self::NameBuckets,
+        Self::NameSlots,
+        Self::FileBuckets,
+        Self::FileSlots,
+        Self::Skipped,
+        Self::Root,
+    ];
 }
 
 /// One line of the section table.
@@ -211,10 +240,6 @@ pub(crate) struct StorageRow {
     pub(crate) varying: u32,
     /// Bits 0 to 5: the fields above, in their order.
     pub(crate) varying_mask: u32,
-}
-
-impl StorageRow {
-    pub(crate) const NUMBERS: usize = 6;
 }
 
 /// A number in which files differ: it is `base + the bytes at offset`, little-endian, wrapping. Sizes and strides that

@@ -105,6 +105,21 @@ impl Record {
         Ok(record)
     }
 
+    /// Returns about how many bytes of memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let structure = &self.structure;
+        size_of::<Self>()
+            + structure.strings.bytes.len()
+            + size_of_val(&structure.strings.ends[..])
+            + size_of_val(&structure.tensors[..])
+            + size_of_val(&structure.dims[..])
+            + size_of_val(&structure.storages[..])
+            + size_of_val(&structure.path_parts[..])
+            + size_of_val(&structure.nodes[..])
+            + size_of_val(&self.cells[..])
+            + self.text.len()
+    }
+
     /// Takes down the parts of the saved object. Scalars become columns.
     fn add_nodes(&mut self, checkpoint: &Checkpoint<'_>) -> Result<()> {
         // The containers around a part: their node, and how long the dotted name is up to them.
@@ -352,7 +367,7 @@ impl Structure {
 
     /// Gives every string another number, in the order in which rows of parsed files name them first.
     pub(crate) fn map_strings(&mut self, mut map: impl FnMut(u32) -> Result<u32>) -> Result<()> {
-        let mut map = |id: &mut u32| {
+        let mut map = |id: &mut u32| -> Result<()> {
             if *id != NONE {
                 *id = map(*id)?;
             }

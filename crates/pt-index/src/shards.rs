@@ -9,13 +9,15 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use pt_format::Limits;
+use pt_format::{Checkpoint, Limits};
 use serde::Deserialize;
 
-use crate::build::parse_path;
+use crate::build::with_checkpoint;
 use crate::builder::IndexBuilder;
 use crate::error::{Error, Result};
+use crate::freshness::Stamp;
 use crate::index::Index;
+use crate::source::FileSource;
 
 /// What the names of such files end in.
 const INDEX_ENDING: &str = ".index.json";
@@ -77,8 +79,11 @@ pub fn build_shards(path: &Path, limits: &Limits) -> Result<Index> {
     files.sort_unstable();
     files.dedup();
     for file in files {
-        let (stamp, checkpoint) = parse_path(&folder.join(file), limits)?;
-        builder.add(file, stamp, &checkpoint)?;
+        let path = folder.join(file);
+        let source = FileSource::open(&path)?;
+        let stamp = Stamp::of(source.metadata());
+        let add = |checkpoint: &Checkpoint<'_>| builder.add(file, stamp, checkpoint);
+        with_checkpoint(|| path.clone(), &source, limits, &mut Vec::new(), add)??;
     }
     let index = builder.finish()?;
     for (name, file) in &weight_map {

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use pt_format::Limits;
-use pt_index::{FileSource, Freshness, Index};
+use pt_index::{FileSource, Freshness, Index, Policy};
 
 use crate::error::{Error, Result};
 use crate::mapping::{IndexPolicy, Mapping, map_error};
@@ -168,7 +168,8 @@ impl Mapping {
             // Missing, damaged or of another version: the file itself is the truth.
             Err(_) => return Ok(None),
         };
-        let freshness = index.file(0).map_or(Freshness::Stale, |file| file.freshness_of(source));
+        let freshness =
+            index.file(0).map_or(Freshness::Stale, |file| file.freshness_of(source, Policy::Stat));
         match freshness {
             Freshness::Fresh | Freshness::Touched => Ok(Some(index)),
             freshness if policy == IndexPolicy::Sidecar => {

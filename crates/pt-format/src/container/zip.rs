@@ -153,9 +153,14 @@ impl Entry {
         self.method == METHOD_STORED
     }
 
+    /// Returns whether no other record has its name.
+    pub(crate) fn has_name_alone(&self) -> bool {
+        self.troubles & TROUBLE_DUPLICATE == 0
+    }
+
     /// Returns what forbids using this record, as far as the directory tells.
     pub fn fault(&self) -> Option<Fault> {
-        if self.troubles & TROUBLE_DUPLICATE != 0 {
+        if !self.has_name_alone() {
             return Some(Fault::DuplicateRecord);
         }
         if self.flags & FLAGS_UNREADABLE != 0 {
@@ -293,7 +298,18 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
 
     /// Finds a record by its name below the top folder.
     pub fn find_in_root(&self, name: &str) -> Option<usize> {
-        self.find(&self.in_root(name))
+        // Ten of these lookups happen in every file, however small: no memory is taken for the usual name.
+        let root = self.root();
+        let mut usual = [0; 64];
+        match usual.get_mut(..root.len() + 1 + name.len()) {
+            Some(full) => {
+                full[..root.len()].copy_from_slice(root);
+                full[root.len()] = b'/';
+                full[root.len() + 1..].copy_from_slice(name.as_bytes());
+                self.find(full)
+            }
+            None => self.find(&self.in_root(name)),
+        }
     }
 
     /// Returns the full name of a record below the top folder.

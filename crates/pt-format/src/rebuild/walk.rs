@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::DefaultHashBuilder;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::error::{Error, Result};
 use crate::fault::Fault;
@@ -21,6 +21,8 @@ use crate::tensor::{Details, Flags, Layout, StorageRow, TensorRow};
 const NAMED_DEPTH_MAX: usize = 1024;
 /// All names and paths of a file together. 100,000 tensors of a large model have 6 MB.
 const NAME_BYTES_MAX: usize = 256 << 20;
+/// Names are mostly longer than this and shorter than twice as much.
+const NAME_BYTES_EXPECTED: usize = 24;
 /// What a component of a path costs beside its text, in an index.
 const STEP_BYTES: usize = size_of::<u32>();
 /// Sizes and strides of all tensors together: thousands of tensors may share one shape of many dimensions.
@@ -32,7 +34,7 @@ const LEAF_NAME_BYTES_MAX: usize = 64 << 20;
 /// Sequences longer than this hold data, not labels: their scalars are no leaves.
 const LEAF_SEQUENCE_MAX: u32 = 64;
 /// Below this, comparing keys with each other is cheaper than hashing them.
-const SMALL_DICT: u32 = 8;
+const SMALL_DICT: usize = 8;
 
 /// One component of a path, linked to the one before.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +98,12 @@ pub(crate) const ROW: u32 = 3;
 
 /// Finds the tensors of a tree.
 pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> Result<Found> {
-    let rebuilder = Rebuilder { tree, storages: StorageTable::new(records), limits, dims: Vec::new() };
+    // Most files have one record for each tensor, and matrices.
+    let expected = records.count().min(tree.nodes.len());
+    let dims = Vec::with_capacity(4 * expected);
+    let rebuilder = Rebuilder { tree, storages: StorageTable::new(records), limits, dims };
+    let mut steps = Vec::with_capacity(1 + expected);
+    steps.push(PathStep { parent: 0, component: Component::Root, elided: true });
     let mut walk = Walk {
         tree,
         rebuilder,
@@ -105,11 +112,11 @@ pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> R
         leaf_path_bytes: 0,
         stack: Vec::new(),
         found: Found {
-            tensors: Vec::new(),
+            tensors: Vec::with_capacity(expected),
             storages: Vec::new(),
             dims: Vec::new(),
-            names: String::new(),
-            steps: vec![PathStep { parent: 0, component: Component::Root, elided: true }],
+            names: String::with_capacity(NAME_BYTES_EXPECTED * expected),
+            steps,
             leaves: Vec::new(),
             states: vec![UNSEEN; tree.nodes.len()],
             bare_storages: Vec::new(),
@@ -652,17 +659,18 @@ pub(crate) fn slot_dicts(tree: &Tree<'_>, state: Raw) -> Option<[Option<NodeId>;
 
 /// What few tensors have, if this one has any of it.
 fn details(parsed: &mut Parsed) -> Option<Arc<Details>> {
-    let details = Details {
-        fault: parsed.fault.take(),
-        quantizer: parsed.quantizer.take(),
-        coalesced: parsed.coalesced,
-        state: parsed.state,
-        parts: parsed.parts.clone(),
-    };
-    let Details { fault, quantizer, coalesced, state, parts } = &details;
+    let Parsed { fault, quantizer, coalesced, state, parts, .. } = parsed;
     let any =
         fault.is_some() || quantizer.is_some() || coalesced.is_some() || state.is_some() || !parts.is_empty();
-    any.then(|| Arc::new(details))
+    any.then(|| {
+        Arc::new(Details {
+            fault: fault.take(),
+            quantizer: quantizer.take(),
+            coalesced: *coalesced,
+            state: *state,
+            parts: parts.clone(),
+        })
+    })
 }
 
 /// Writes a path component as Python's `str()` shows the key.
@@ -690,14 +698,10 @@ pub(crate) fn write_component(tree: &Tree<'_>, component: Component, out: &mut S
     }
 }
 
-/// The rest of 64 bits numbers the entry.
-const HASH_BITS: u64 = 0xFFFF_FFFF << 32;
-
 /// Returns the positions of pairs whose key is set again later: the last value counts.
 pub(crate) fn shadowed_keys(tree: &Tree<'_>, pairs: Pairs<'_>) -> Vec<u32> {
-    let count = pairs.clone().count() as u32;
     let mut shadowed = Vec::new();
-    if count <= SMALL_DICT {
+    if pairs.clone().nth(SMALL_DICT).is_none() {
         for (position, (key, _)) in pairs.clone().enumerate() {
             let key = Key::of(tree, key);
             if pairs.clone().skip(position + 1).any(|(later, _)| Key::of(tree, later) == key) {
@@ -706,28 +710,52 @@ pub(crate) fn shadowed_keys(tree: &Tree<'_>, pairs: Pairs<'_>) -> Vec<u32> {
         }
         return shadowed;
     }
-    // Sorted by hash, equal keys stand together, earlier ones first: far quicker than a table for keys that hardly ever
-    // repeat.
+    // Keys hardly ever repeat. A bit for each hash singles out those that may; only they are compared.
     let hasher = DefaultHashBuilder::default();
-    let keys: Vec<Raw> = pairs.map(|(key, _)| key).collect();
-    let mut order: Vec<u64> = (0..)
-        .zip(&keys)
-        .map(|(position, key)| hasher.hash_one(Key::of(tree, *key)) & HASH_BITS | position)
-        .collect();
-    order.sort_unstable();
-    let key_at = |entry: u64| Key::of(tree, keys[(entry & !HASH_BITS) as usize]);
-    for (at, &entry) in order.iter().enumerate() {
-        let mut later = order[at + 1..].iter().take_while(|&&other| other & HASH_BITS == entry & HASH_BITS);
-        if later.any(|&other| key_at(entry) == key_at(other)) {
-            shadowed.push((entry & !HASH_BITS) as u32);
+    let hashes: Vec<u32> = pairs.clone().map(|(key, _)| hasher.hash_one(Key::of(tree, key)) as u32).collect();
+    let (mut once, mut twice) = (HashBits::for_count(hashes.len()), HashBits::for_count(hashes.len()));
+    for &hash in &hashes {
+        if !once.insert(hash) {
+            twice.insert(hash);
         }
+    }
+    let suspects = (0u32..).zip(pairs).zip(hashes).filter(|(_, hash)| twice.contains(*hash));
+    let mut latest = HashMap::new();
+    for ((position, (key, _)), _) in suspects {
+        shadowed.extend(latest.insert(Key::of(tree, key), position));
     }
     shadowed.sort_unstable();
     shadowed
 }
 
+/// A set of hashes that takes some for others: one bit for each, in a field of 16 for each that is expected.
+struct HashBits(Vec<u64>);
+
+impl HashBits {
+    fn for_count(count: usize) -> Self {
+        Self(vec![0; (count / 4).next_power_of_two()])
+    }
+
+    fn place(&self, hash: u32) -> (usize, u64) {
+        (hash as usize / 64 & (self.0.len() - 1), 1 << (hash % 64))
+    }
+
+    /// Puts a hash in; false when it, or one taken for it, is there.
+    fn insert(&mut self, hash: u32) -> bool {
+        let (word, bit) = self.place(hash);
+        let is_new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        is_new
+    }
+
+    fn contains(&self, hash: u32) -> bool {
+        let (word, bit) = self.place(hash);
+        self.0[word] & bit != 0
+    }
+}
+
 /// A dict key by what makes it equal to others in Python: `1`, `True` and `1.0` are one key.
-#[derive(PartialEq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 enum Key<'t> {
     None,
     Str(&'t [u8]),

@@ -170,8 +170,7 @@ impl Verifier<'_> {
         check(storage.method <= u16::MAX.into(), "a storage has an impossible method")?;
         let halves = [storage.crc32, storage.name_hash];
         check(halves.iter().all(|&half| half <= u32::MAX.into()), "a checksum of a storage is too large")?;
-        let count = StorageRow::NUMBERS as u32;
-        self.varying(storage.varying, storage.varying_mask, count, None, schema, taken)
+        self.varying(storage.varying, storage.varying_mask, 6, None, schema, taken)
     }
 
     /// `at` counts from the first of the schema.

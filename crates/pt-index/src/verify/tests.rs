@@ -32,8 +32,7 @@ fn sound_index() -> Index {
     add("quantized.pt", include_bytes!("../../../../testdata/fixtures/zip/quantized.pt"));
     add("wrapper.pt", include_bytes!("../../../../testdata/fixtures/zip/wrapper_subclass.pt"));
     builder.skip("notes.txt", Stamp { size: 3, modified_ns: -1 }, "no tensor in here").unwrap();
-    builder.set_root("../data".into());
-    builder.finish().unwrap()
+    builder.finish().unwrap().with_root("../data").unwrap()
 }
 
 /// Makes all checksums right again.
