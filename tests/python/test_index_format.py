@@ -254,6 +254,34 @@ def test_the_sidecar_of_one_file(ptview, tmp_path):
     assert_same_file(index.file(0), path, value)
 
 
+def test_the_root_leads_to_the_data(ptview, tmp_path):
+    data, elsewhere = tmp_path / "data", tmp_path / "a/b"
+    data.mkdir()
+    elsewhere.mkdir(parents=True)
+    value = {"w": torch.ones(2, 3), "epoch": 3}
+    torch.save(value, data / "model.pt")
+    for what in (data, data / "model.pt"):
+        done = ptview("index", what, "--output", elsewhere / "index.ptidx")
+        assert done.returncode == 0, done.stderr
+        index = Index.open(elsewhere / "index.ptidx")
+        assert index.root
+        (file,) = index.files()
+        path = elsewhere / index.root / file.path if file.path else elsewhere / index.root
+        assert path.resolve() == (data / "model.pt").resolve()
+        assert_same_file(file, path, value)
+
+
+def test_the_same_files_give_the_same_bytes(indexed, ptview):
+    folder, index, objects = indexed("several schemas")
+    assert index_of(ptview, folder).data == index.data
+    changed = folder / next(iter(objects))
+    torch.save({"something": "else"}, changed)
+    updated = index_of(ptview, folder)
+    assert updated.data != index.data
+    (folder / "index.ptidx").unlink()
+    assert index_of(ptview, folder).data == updated.data
+
+
 def test_what_our_writer_writes(ptview, samples):
     index = index_of(ptview, samples)
     assert index.file_count == 10
@@ -271,10 +299,10 @@ def test_files_that_are_skipped_are_no_files(ptview, tmp_path):
     (tmp_path / "b.pt").write_bytes(b"no tensor in here")
     index = index_of(ptview, tmp_path)
     assert [file.path for file in index.files()] == ["a.pt"]
-    for path, reason, size, modified_ns in index.skipped():
-        stat = (tmp_path / "b.pt").stat()
-        assert (path, size, modified_ns) == ("b.pt", stat.st_size, stat.st_mtime_ns)
-        assert reason
+    ((path, reason, size, modified_ns),) = index.skipped()
+    stat = (tmp_path / "b.pt").stat()
+    assert (path, size, modified_ns) == ("b.pt", stat.st_size, stat.st_mtime_ns)
+    assert reason
 
 
 def example() -> bytes:
