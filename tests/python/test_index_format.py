@@ -254,6 +254,64 @@ def test_the_sidecar_of_one_file(ptview, tmp_path):
     assert_same_file(index.file(0), path, value)
 
 
+def test_composites_are_listed_with_their_parts(ptview, tmp_path):
+    dense = torch.tensor([[0.0, 2.0], [3.0, 0.0]])
+    quantized = torch.quantize_per_channel(dense, torch.tensor([0.5, 0.25]), torch.tensor([1, 2]), 1, torch.qint8)
+    value = {"coo": dense.to_sparse(), "csr": dense.to_sparse_csr(), "csc": dense.to_sparse_csc(), "q": quantized}
+    path = tmp_path / "composites.pt"
+    torch.save(value, path)
+    data, file = path.read_bytes(), index_of(ptview, path).file(0)
+    parts = {
+        ("coo", "#indices"): value["coo"]._indices(),
+        ("coo", "#values"): value["coo"]._values(),
+        ("csr", "#crow_indices"): value["csr"].crow_indices(),
+        ("csr", "#col_indices"): value["csr"].col_indices(),
+        ("csr", "#values"): value["csr"].values(),
+        ("csc", "#ccol_indices"): value["csc"].ccol_indices(),
+        ("csc", "#row_indices"): value["csc"].row_indices(),
+        ("csc", "#values"): value["csc"].values(),
+        ("q", "#scales"): quantized.q_per_channel_scales(),
+        ("q", "#zero_points"): quantized.q_per_channel_zero_points(),
+    }
+    found = {tensor.path: tensor for tensor in file.tensors()}
+    for path, true in parts.items():
+        assert found[path].flags & 64
+        assert (found[path].shape, found[path].read(data)) == (tuple(true.shape), logical_bytes(true)), path
+    wholes = {path[0]: tensor for path, tensor in found.items() if path not in parts}
+    assert {name: tensor.layout for name, tensor in wholes.items()} == {"coo": 1, "csr": 2, "csc": 3, "q": 0}
+    assert all(tensor.shape == (2, 2) for tensor in wholes.values())
+    assert all(wholes[name].stride is None and wholes[name].storage is None for name in ("coo", "csr", "csc"))
+    assert wholes["q"].read(data) == quantized.int_repr().numpy().tobytes()
+    assert wholes["q"].quantizer == ("per_channel_affine", True, 0.0, 1)
+
+
+def test_what_is_left_to_the_pickle(ptview, tmp_path):
+    inside: list = [1]
+    inside.append(inside)
+    deep: object = 1
+    for _ in range(70):
+        deep = [deep]
+    value = {
+        "y": 1,
+        "big": 2**80,
+        "long": list(range(65)),
+        "set": {1, 2},
+        "bytes": b"b",
+        "inside": inside,
+        "deep": deep,
+    }
+    path = tmp_path / "odd.pt"
+    torch.save(value, path)
+    file = index_of(ptview, path).file(0)
+    rebuilt = file.rebuild(lambda tensor: tensor)
+    depth, part = 0, rebuilt.pop("deep")
+    while part is not ...:
+        (part,), depth = part, depth + 1
+    assert depth == 63
+    assert rebuilt == {"y": 1, "big": ..., "long": ..., "set": ..., "bytes": ..., "inside": [1, ...]}
+    assert file.leaves() == [("y", 1), ("inside.0", 1)]
+
+
 def test_the_root_leads_to_the_data(ptview, tmp_path):
     data, elsewhere = tmp_path / "data", tmp_path / "a/b"
     data.mkdir()
