@@ -16,6 +16,7 @@ import xxhash
 NONE = 2**32 - 1
 NO_OFFSET = 2**64 - 1
 MAJOR = 1
+BLOCK = 8
 
 SECTIONS = [
     "summary", "schemas", "tensors", "dims", "storages", "nodes", "columns", "column data", "quantizers", "path parts",
@@ -163,7 +164,7 @@ class Index:
         self.rows = {name: rows_of(self.sections[name], dtype) for name, dtype in ROWS.items()}
         check(len(self.rows["summary"]) == 1, "summary")
         self.file_count, self.tensor_count, self.storage_count, self.data_bytes = map(int, self.rows["summary"][0])
-        check(self.file_count <= 8 * len(self.rows["path blocks"]), "more files than paths")
+        check(self.file_count <= BLOCK * len(self.rows["path blocks"]), "more files than paths")
         check(self.tensor_count <= self.file_count * len(self.rows["tensors"]), "more tensors than there can be")
         check(self.storage_count <= self.file_count * len(self.rows["storages"]), "more storages than there can be")
         self.root = utf8(self.sections["root"])
@@ -200,8 +201,8 @@ class Index:
         return None if number == NONE else self.string(number)
 
     def path(self, number: int) -> str:
-        data, at, path = self.sections["path bytes"], int(self.run("path blocks", number // 8, 1)[0]), b""
-        for _ in range(number % 8 + 1):
+        data, at, path = self.sections["path bytes"], int(self.run("path blocks", number // BLOCK, 1)[0]), b""
+        for _ in range(number % BLOCK + 1):
             shared, at = leb128(data, at)
             length, at = leb128(data, at)
             check(shared <= len(path) and at + length <= len(data), "path bytes")
