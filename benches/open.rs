@@ -12,8 +12,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group};
-use pt_format::write::{self, Object, Tensor};
-use pt_format::{Checkpoint, Limits};
 use pt_view::{IndexPolicy, Map, Mapping};
 
 /// What listing means: name, shape and place of every tensor are looked at.
@@ -98,23 +96,7 @@ fn cold(path: &Path, what: &str, policy: IndexPolicy) {
     );
 }
 
-/// What a folder of samples costs for each file, input aside: one tensor, from bytes in memory.
-fn bench_small(criterion: &mut Criterion) {
-    let values = [1f32; 3];
-    let object = Object::from(Tensor::new::<f32>(&[3], &values).unwrap());
-    let bytes = write::to_vec(&object).unwrap();
-    let limits = Limits::default();
-    assert_eq!(Checkpoint::parse(&bytes, &limits).unwrap().tensors().len(), 1);
-    let mut group = criterion.benchmark_group("1 tensor, from bytes");
-    group.bench_function("parse", |b| b.iter(|| Checkpoint::parse(&bytes, &limits).unwrap()));
-    group.bench_function("parse, index", |b| {
-        b.iter(|| pt_index::index_of(&Checkpoint::parse(&bytes, &limits).unwrap()).unwrap());
-    });
-    group.finish();
-}
-
 fn benches(criterion: &mut Criterion) {
-    bench_small(criterion);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let large = common::checkpoint_of_zeros(folder, 1_000, 2 << 30);
     let many = common::many_small_tensors(folder, 100_000);

@@ -94,7 +94,7 @@ fn index_builds_and_says_what_it_left_out() {
     }
     std::fs::write(folder.path().join("readme.md"), "# hello").unwrap();
     let path = folder.path().to_str().unwrap();
-    let output = ptview(&["index", path]);
+    let output = ptview(&["index", "--report", path]);
     assert!(output.status.success(), "{}", stderr(&output));
     let out = stdout(&output);
     assert!(

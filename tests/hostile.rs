@@ -33,7 +33,7 @@ fn exhaust(bytes: &[u8]) -> bool {
     let Ok(opened) = Opened::new(bytes) else { return false };
     let _ = opened.checkpoint.check();
     let _ = opened.checkpoint.values().to_plain();
-    let _ = opened.checkpoint.leaves().count();
+    let _ = opened.checkpoint.structure().count();
     read_all(&opened.index, bytes);
     true
 }
@@ -44,13 +44,13 @@ fn read_all(index: &Index, file_bytes: &[u8]) {
     let _ = format!("{index:?}");
     for file in index.files() {
         let _ = (format!("{file:?}"), file.path(), file.stamp(), file.fingerprint(), file.byte_order());
-        let _ = (file.leaves().count(), file.leaf("epoch"), index.find_file(file.path()).is_some());
+        let _ = (file.leaves().count(), file.leaf("epoch"), index.find_file(&file.path()).is_some());
         for tensor in file.tensors() {
-            let _ = (file.tensor(tensor.name()).is_some(), tensor.file().is_some());
+            let _ = (file.tensor(tensor.name()).is_some(), tensor.file().row());
         }
     }
     for row in 0..index.tensor_count() {
-        let entry = index.tensor(row).unwrap();
+        let Some(entry) = index.tensor(row) else { continue };
         let _ = (
             format!("{entry:?}"),
             entry.path(),

@@ -61,7 +61,7 @@ fn an_epoch_brings_every_sample_once_with_its_own_values() {
 #[test]
 fn a_kept_index_is_used() {
     let folder = samples(5);
-    let built = pt_index::build_folder(folder.path(), &Default::default(), |_| {}).unwrap();
+    let built = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {}).unwrap();
     pt_index::save(&built.index, &pt_index::sidecar_path(folder.path())).unwrap();
     // A file that came later is not in the index.
     write_sample(folder.path(), 5);

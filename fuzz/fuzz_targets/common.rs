@@ -34,9 +34,9 @@ pub fn walk(index: &Index, file: &[u8]) {
     let _ = (index.verify(), format!("{index:?}"));
     for file in index.files() {
         let _ = (file.path(), file.stamp(), file.fingerprint(), file.byte_order(), format!("{file:?}"));
-        let _ = (file.leaves().count(), file.leaf("epoch"), index.find_file(file.path()).is_some());
+        let _ = (file.leaves().count(), file.leaf("epoch"), index.find_file(&file.path()).is_some());
         for tensor in file.tensors() {
-            let _ = (file.tensor(tensor.name()).is_some(), tensor.file().is_some());
+            let _ = (file.tensor(tensor.name()).is_some(), tensor.file().row());
         }
     }
     for row in 0..index.tensor_count() {

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use pt_format::write::{self, Object, Tensor};
 use pt_format::{Checkpoint, Limits};
-use pt_index::{BuildOptions, index_of};
+use pt_index::{BuildOptions, Progress, index_of};
 use pt_loader::{DataSet, Loader, Permutation, Scalar};
 use pt_view::{FileBytes, TensorView};
 
-use crate::cli::index::progress_bar;
+use crate::cli::progress::Bar;
 use crate::cli::table::bytes;
 use crate::cli::{Error, Result};
 
@@ -56,8 +56,12 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
     ))?;
 
     let time = Instant::now();
-    let built =
-        pt_index::build_folder(&folder, &BuildOptions { fail_on_error: true, ..Default::default() }, |_| {})?;
+    let built = pt_index::build_folder(
+        &folder,
+        None,
+        &BuildOptions { fail_on_error: true, ..Default::default() },
+        |_| {},
+    )?;
     let sidecar = pt_index::sidecar_path(&folder);
     pt_index::save(&built.index, &sidecar)?;
     say(format!(
@@ -123,8 +127,7 @@ fn file_name(number: usize) -> String {
 }
 
 fn write_files(folder: &Path, count: usize) -> Result {
-    let bar = progress_bar("writing").with_elapsed(Duration::ZERO);
-    bar.set_length(count as u64);
+    let bar = Bar::new("writing");
     for number in 0..count {
         let elements: Vec<f32> = (0..ELEMENTS).map(|position| expected(number, position)).collect();
         let object = Object::dict([
@@ -133,9 +136,9 @@ fn write_files(folder: &Path, count: usize) -> Result {
         ]);
         let path = folder.join(file_name(number));
         std::fs::write(&path, write::to_vec(&object)?).map_err(at(&path))?;
-        bar.inc(1);
+        bar.show(Progress { files: number + 1, files_total: count, bytes: 0 });
     }
-    bar.finish_and_clear();
+    bar.finish();
     Ok(())
 }
 

@@ -4,62 +4,211 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use clap::ValueEnum;
 use pt_format::Limits;
-use pt_index::BuildOptions;
+use pt_index::{BuildOptions, Built, Index, Selection};
+use serde_json::{Value, json};
 
-use crate::cli::table::bytes;
-use crate::cli::{Error, Result};
+use crate::cli::ls::{complain, reported};
+use crate::cli::progress::Bar;
+use crate::cli::table::{bytes, escaped, plural, write_table};
+use crate::cli::{Error, Report, Result};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Files, folders and indexes of shards (`….index.json`) to index.
+    /// Files, folders (also distributed checkpoints) and indexes of shards (`….index.json`) to index. Of a folder that has an index, only new and changed
+    /// files are parsed.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Where to keep the index, of one PATH. Default: beside the file (`model.pt.ptidx`), or in the folder (`index.ptidx`).
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Only give files that were copied or moved their new time, if their fingerprint is the one that was indexed. Nothing is
+    /// parsed, and files that are new or changed stay as they are.
+    #[arg(long, conflicts_with = "full")]
+    refresh: bool,
+    /// Parse every file, also those that an earlier index knows.
+    #[arg(long)]
+    full: bool,
+    /// List the files that are not in the index, and why.
+    #[arg(long)]
+    report: bool,
+    /// Threads; 0: one for each core.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    jobs: usize,
+    /// What to do with files that cannot be parsed.
+    #[arg(long, value_enum, default_value_t = OnError::Skip)]
+    on_error: OnError,
+    /// Follow symbolic links, to files and to folders.
+    #[arg(long)]
+    follow_links: bool,
+    /// Look only at files that match, such as `*.pt` or `train/**`. May be repeated.
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Pass over files and folders that match. May be repeated.
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Report::Text)]
+    format: Report,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum OnError {
+    /// End there, with the old index still in place.
+    Fail,
+    /// Leave them out, and list them in the index with the reason.
+    Skip,
 }
 
 pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
-    arguments.paths.iter().try_for_each(|path| index(path, out))
-}
-
-fn index(path: &Path, out: &mut dyn Write) -> Result {
-    let start = Instant::now();
-    let (index, skipped) = if path.is_dir() {
-        let bar = progress_bar("indexing");
-        let built = pt_index::build_folder(path, &BuildOptions::default(), |progress| {
-            bar.set_length(progress.files_total as u64);
-            bar.set_position(progress.files as u64);
-        })?;
-        bar.finish_and_clear();
-        (built.index, built.skipped)
-    } else if pt_index::is_shard_index(path) {
-        (pt_index::build_shards(path, &Limits::default())?, Vec::new())
-    } else {
-        (pt_index::build_file(path, &Limits::default())?, Vec::new())
-    };
-    let target = pt_index::sidecar_path(path);
-    pt_index::save(&index, &target)?;
-    for file in &skipped {
-        writeln!(out, "skipped {}", file.reason).map_err(Error::Output)?;
+    if arguments.output.is_some() && arguments.paths.len() > 1 {
+        return Err(Error::Usage("--output names one index, so it goes with one PATH".into()));
     }
-    let files = index.files().len();
-    let seconds = start.elapsed().as_secs_f64();
-    writeln!(
-        out,
-        "{}: {files} file{}, {} tensors, {} in {seconds:.2} s ({:.0} files/s){}",
-        target.display(),
-        if files == 1 { "" } else { "s" },
-        index.tensor_count(),
-        bytes(index.as_bytes().len() as u64),
-        files as f64 / seconds,
-        if skipped.is_empty() { String::new() } else { format!(", {} skipped", skipped.len()) },
-    )
-    .map_err(Error::Output)
+    let mut failures = 0;
+    for path in &arguments.paths {
+        let start = Instant::now();
+        let target = arguments.output.clone().unwrap_or_else(|| pt_index::sidecar_path(path));
+        let done = if arguments.refresh { refresh(path, &target)? } else { build(path, &target, arguments)? };
+        failures += done.complaints;
+        let report = Done { seconds: start.elapsed().as_secs_f64(), ..done };
+        report.print(&target, arguments, out)?;
+    }
+    reported(failures)
 }
 
-/// A progress bar on a terminal; nothing elsewhere.
-pub(crate) fn progress_bar(what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} files, {per_sec}, {eta} left");
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+/// What was done with one path.
+struct Done {
+    index: Index,
+    /// Counted words, such as "3 parsed".
+    counts: Vec<(&'static str, usize)>,
+    seconds: f64,
+    complaints: usize,
+}
+
+fn build(path: &Path, target: &Path, arguments: &Arguments) -> Result<Done> {
+    let (index, counts) = if pt_index::is_distributed(path) {
+        let index = pt_index::build_distributed(path, &Limits::default())?;
+        let files = index.file_count();
+        (index, vec![("parsed", files)])
+    } else if path.is_dir() {
+        let options = BuildOptions {
+            limits: Limits::default(),
+            selection: Selection {
+                include: arguments.include.clone(),
+                exclude: arguments.exclude.clone(),
+                follow_links: arguments.follow_links,
+            },
+            fail_on_error: arguments.on_error == OnError::Fail,
+            jobs: arguments.jobs,
+        };
+        let earlier = if arguments.full { None } else { earlier(target) };
+        let bar = Bar::new("indexing");
+        let built = pt_index::build_folder(path, earlier.as_ref(), &options, |progress| bar.show(progress));
+        bar.finish();
+        let Built { index, parsed, unchanged, vanished, .. } = built?;
+        let skipped = index.skipped().len();
+        let counts =
+            vec![("parsed", parsed), ("unchanged", unchanged), ("vanished", vanished), ("skipped", skipped)];
+        (index, counts)
+    } else if pt_index::is_shard_index(path) {
+        let index = pt_index::build_shards(path, &Limits::default())?;
+        let files = index.file_count();
+        (index, vec![("parsed", files)])
+    } else {
+        (pt_index::build_file(path, &Limits::default())?, vec![("parsed", 1)])
+    };
+    let index = match root(path, target) {
+        root if root.is_empty() => index,
+        root => index.with_root(&root)?,
+    };
+    pt_index::save(&index, target)?;
+    Ok(Done { index, counts, seconds: 0.0, complaints: 0 })
+}
+
+/// The index that is there, if its content is whole: what is damaged is built anew.
+fn earlier(target: &Path) -> Option<Index> {
+    let index = pt_index::read(target).ok()?;
+    index.verify().ok()?;
+    Some(index)
+}
+
+fn refresh(path: &Path, target: &Path) -> Result<Done> {
+    let index = pt_index::read(target)?;
+    index.verify()?;
+    let bar = Bar::new("comparing");
+    let data = if pt_index::is_shard_index(path) { path.parent().unwrap_or(path) } else { path };
+    let refreshed = pt_index::refresh(&index, data, |progress| bar.show(progress));
+    bar.finish();
+    let refreshed = refreshed?;
+    for (file, found) in &refreshed.others {
+        let found = match found {
+            Ok(freshness) => freshness.to_string(),
+            Err(error) => error.to_string(),
+        };
+        complain(&format!("{}: {}", escaped(file), escaped(&found)));
+    }
+    pt_index::save(&refreshed.index, target)?;
+    let counts = vec![
+        ("fresh", refreshed.fresh),
+        ("stamped anew", refreshed.touched),
+        ("not as indexed", refreshed.others.len()),
+    ];
+    Ok(Done { index: refreshed.index, counts, seconds: 0.0, complaints: refreshed.others.len() })
+}
+
+/// Returns where the data is, seen from the folder of the index: empty where the index stands at its usual place.
+fn root(path: &Path, target: &Path) -> String {
+    if target == pt_index::sidecar_path(path) {
+        return String::new();
+    }
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let data = if pt_index::is_shard_index(path) { path.parent().unwrap_or(path) } else { path };
+    let (data, target) = (absolute(data), absolute(target));
+    let relative = pathdiff::diff_paths(&data, target.parent().unwrap_or(&target)).unwrap_or(data);
+    let parts: Vec<_> = relative.iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("/")
+}
+
+impl Done {
+    fn print(&self, target: &Path, arguments: &Arguments, out: &mut dyn Write) -> Result {
+        let Self { index, counts, seconds, .. } = self;
+        let files = index.file_count();
+        if arguments.format == Report::Json {
+            let counts: serde_json::Map<String, Value> =
+                counts.iter().map(|(word, count)| (word.replace(' ', "_"), json!(count))).collect();
+            let mut report = json!({
+                "index": target.to_string_lossy(),
+                "files": files,
+                "tensors": index.tensor_count(),
+                "index_bytes": index.as_bytes().len(),
+                "seconds": seconds,
+                "counts": counts,
+            });
+            if arguments.report {
+                let skipped =
+                    index.skipped().map(|skipped| json!({"path": skipped.path, "reason": skipped.reason}));
+                report["skipped"] = Value::Array(skipped.collect());
+            }
+            return writeln!(out, "{report}").map_err(Error::Output);
+        }
+        if arguments.report {
+            let rows: Vec<_> =
+                index.skipped().map(|skipped| vec![escaped(skipped.path), escaped(skipped.reason)]).collect();
+            write_table(out, &["skipped", "because"], &[], &rows).map_err(Error::Output)?;
+        }
+        let counts: Vec<_> = counts.iter().filter(|(_, count)| *count > 0).collect();
+        let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+        writeln!(
+            out,
+            "{}: {}, {} ({}), {} in {seconds:.2} s ({:.0} files/s)",
+            target.display(),
+            plural(files, "file"),
+            plural(index.tensor_count(), "tensor"),
+            counts.join(", "),
+            bytes(index.as_bytes().len() as u64),
+            files as f64 / seconds,
+        )
+        .map_err(Error::Output)
+    }
 }

@@ -3,14 +3,17 @@
 mod demo;
 mod globals;
 mod index;
+mod info;
 mod ls;
+mod progress;
 mod table;
+mod verify;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// PyTorch files opened without PyTorch: nothing is executed, nothing is converted, nothing is read before it is needed.
 #[derive(Parser)]
@@ -26,8 +29,21 @@ enum Command {
     Ls(ls::Arguments),
     /// Build the index of files and folders, and keep it beside them.
     Index(index::Arguments),
+    /// Tell whether files are still those that were indexed, and, with --deep, whether all their bytes are whole.
+    Verify(verify::Arguments),
+    /// Show what an index holds: files, tensors, schemas, columns.
+    Info(info::Arguments),
     /// Write a small folder of .pt files, index it, stream shuffled batches from it, check them, and say how fast.
     Demo(demo::Arguments),
+}
+
+/// How reports are printed.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Report {
+    /// For people.
+    Text,
+    /// One JSON object for each path.
+    Json,
 }
 
 /// Why a command failed.
@@ -45,6 +61,9 @@ enum Error {
     Output(io::Error),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
     /// What is wrong was said already, line by line.
     #[error("{0}")]
     Reported(String),
@@ -61,6 +80,8 @@ pub(crate) fn run() -> ExitCode {
     let result = match arguments.command {
         Command::Ls(arguments) => ls::run(&arguments, &mut out),
         Command::Index(arguments) => index::run(&arguments, &mut out),
+        Command::Verify(arguments) => verify::run(&arguments, &mut out),
+        Command::Info(arguments) => info::run(&arguments, &mut out),
         Command::Demo(arguments) => demo::run(&arguments, &mut out),
     };
     match result.and_then(|()| out.flush().map_err(Error::Output)) {
@@ -71,7 +92,10 @@ pub(crate) fn run() -> ExitCode {
             // What was printed so far still counts; stderr is the last place to complain to.
             let _ = out.flush();
             let _ = writeln!(io::stderr(), "ptview: {error}");
-            ExitCode::FAILURE
+            match error {
+                Error::Usage(_) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

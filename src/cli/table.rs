@@ -36,6 +36,11 @@ pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
+/// A number of things.
+pub(crate) fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A name cut in its middle if it is long: the table is for people, JSON has it whole.
 pub(crate) fn shortened(name: &str) -> String {
     const CHARS_MAX: usize = 80;

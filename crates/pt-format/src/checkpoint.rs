@@ -4,8 +4,9 @@ use crate::container::{ArchiveRecords, Container, File, NoRecords, Plain};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Raw, Tree, Value};
-use crate::rebuild::{self, BareStorage, LeafRow, Nested, PathStep, Records, Setting};
+use crate::rebuild::{self, BareStorage, Nested, PathStep, Records, Setting};
 use crate::source::Source;
+use crate::structure::Structure;
 use crate::tensor::{Storage, StorageRow, Tensor, TensorRow};
 
 /// The order of bytes inside the file's storages.
@@ -50,7 +51,6 @@ pub struct Checkpoint<'s> {
     pub(crate) dims: Vec<u64>,
     pub(crate) names: String,
     pub(crate) steps: Vec<PathStep>,
-    pub(crate) leaves: Vec<LeafRow>,
     pub(crate) node_states: Vec<u32>,
     pub(crate) bare_storages: Vec<BareStorage>,
     pub(crate) limits: Limits,
@@ -117,7 +117,6 @@ impl<'s> Checkpoint<'s> {
             dims: found.dims,
             names: found.names,
             steps: found.steps,
-            leaves: found.leaves,
             node_states: found.states,
             bare_storages: found.bare_storages,
             limits: *limits,
@@ -170,13 +169,19 @@ impl<'s> Checkpoint<'s> {
         self.tree.roots.iter().map(|root| (root.record.as_str(), Value { checkpoint: self, raw: root.value }))
     }
 
-    /// Returns the plain scalars (numbers of up to 64 bits, booleans, strings, `None`) that stand in dicts, tuples and
-    /// short lists, with their dotted names: labels and ids, as data sets keep them. Those nested deeper than 64 levels
-    /// are left out, and so are further ones once the names take 64 MB.
-    pub fn leaves(&self) -> impl Iterator<Item = (String, Value<'_>)> {
-        self.leaves
-            .iter()
-            .map(|leaf| (self.path_of(leaf.step).join("."), Value { checkpoint: self, raw: leaf.value }))
+    /// Walks the saved object: the containers that hold its tensors and plain scalars, each before its content, in file
+    /// order. Of an archive with several pickles, the first.
+    ///
+    /// ```
+    /// use pt_format::{Checkpoint, Limits, PartKind, write};
+    /// let bytes = write::to_vec(&write::Object::dict([("y", 3.into())]))?;
+    /// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+    /// let kinds: Vec<_> = checkpoint.structure().map(|part| part.kind).collect();
+    /// assert_eq!(kinds, [PartKind::Dict, PartKind::Leaf]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn structure(&self) -> Structure<'_> {
+        Structure::new(self)
     }
 
     /// Returns the container the file is.

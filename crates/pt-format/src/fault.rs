@@ -203,6 +203,20 @@ pub enum Fault {
         /// What the decoder says.
         problem: String,
     },
+    /// The bytes of a record are not those that were written.
+    #[error("its bytes have the CRC {found:08x}, the directory says {expected:08x}; fetch the file again")]
+    Crc {
+        /// CRC-32 of the bytes that are there.
+        found: u32,
+        /// CRC-32 in the directory.
+        expected: u32,
+    },
+    /// The bytes of a record cannot be read.
+    #[error("its bytes cannot be read: {problem}")]
+    Unreadable {
+        /// What the system says.
+        problem: String,
+    },
     /// A compressed record would decode to more than allowed.
     #[error("it decodes to {size} bytes, more than the limit of {limit}; raise `Limits::inflated_bytes`")]
     TooLargeInflated {

@@ -28,7 +28,9 @@ mod pickle;
 mod rebuild;
 mod source;
 pub mod strided;
+mod structure;
 mod tensor;
+mod verify;
 pub mod write;
 
 pub use crate::audit::{Audit, audit};
@@ -41,4 +43,6 @@ pub use crate::fault::Fault;
 pub use crate::limits::Limits;
 pub use crate::pickle::{GlobalUse, Kind, PickleProblem, Value, Verdict};
 pub use crate::source::{Source, Window};
+pub use crate::structure::{Part, PartKind, Structure};
 pub use crate::tensor::{Flags, Layout, Quantizer, Storage, Tensor};
+pub use crate::verify::{Contents, verify};

@@ -1,17 +1,19 @@
-//! Parsed files to the bytes of an index.
+//! Files to the bytes of an index.
 
-use std::hash::BuildHasher;
-
-use bytemuck::Pod;
+use bytemuck::{Pod, cast_slice};
 use bytes::Bytes;
-use hashbrown::{DefaultHashBuilder, HashTable};
-use pt_format::{ByteOrder, Checkpoint, Kind as ValueKind, Layout, Quantizer, Tensor, Value};
+use hashbrown::{HashMap, HashTable};
+use pt_format::Checkpoint;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::freshness::Stamp;
-use crate::index::{Aligned, Index, tensor_hash};
+use crate::index::{Aligned, FileEntry, Index};
 use crate::layout::*;
+use crate::paths::PathWriter;
+use crate::record::{Cell, Record, Structure};
+use crate::schema::{Layout, Schema};
+use crate::strings::{Strings, number};
 
 /// Collects files into an index. The same files in the same order give the same bytes.
 ///
@@ -26,275 +28,212 @@ use crate::layout::*;
 /// ```
 #[derive(Default)]
 pub struct IndexBuilder {
-    files: Vec<FileRow>,
-    tensors: Vec<TensorRow>,
-    dims: Vec<u64>,
-    storages: Vec<StorageRow>,
-    leaves: Vec<LeafRow>,
-    quantizers: Vec<QuantizerRow>,
-    path_parts: Vec<u32>,
-    strings: Strings,
+    schemas: Vec<Schema>,
+    by_structure: HashTable<u32>,
+    /// Of schemas of an earlier index: which they are here.
+    adopted: HashMap<u32, u32>,
+    paths: PathWriter,
+    path_hashes: Vec<u64>,
+    file_schemas: Vec<u32>,
+    texts: Strings,
+    skipped: Vec<SkippedRow>,
+    summary: SummaryRow,
 }
 
 impl IndexBuilder {
     /// Adds a file. Files are looked up by `path`; they should come in path order.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when the format cannot number that many rows.
+    /// [`Error::TooMany`](crate::Error::TooMany) when the format cannot number that many rows.
     pub fn add(&mut self, path: &str, stamp: Stamp, checkpoint: &Checkpoint<'_>) -> Result<()> {
-        let storages_start = self.storages.len();
-        self.storages.reserve(checkpoint.storages().len());
-        self.tensors.reserve(checkpoint.tensors().len());
-        self.strings.reserve(checkpoint.tensors().len());
-        for storage in checkpoint.storages() {
-            let record = storage.record();
-            let fault = match storage.fault() {
-                Some(fault) => self.strings.intern(&fault.to_string())?,
-                None => NONE,
-            };
-            self.storages.push(StorageRow {
-                data_offset: record.map_or(NO_OFFSET, |record| record.data_offset),
-                header_offset: record.and_then(|record| record.header_offset).unwrap_or(NO_OFFSET),
-                packed_bytes: record.map_or(0, |record| record.packed_bytes),
-                bytes: storage.nbytes(),
-                crc32: record.map_or(0, |record| record.crc32),
-                name_hash: record.map_or(0, |record| record.name_hash),
-                method: record.map_or(0, |record| record.method.into()),
-                fault,
-            });
-        }
+        self.add_record(path, Record::new(stamp, checkpoint)?)
+    }
 
-        let tensors_start = self.tensors.len();
-        for tensor in checkpoint.tensors() {
-            self.add_tensor(tensor, number(tensors_start)?, number(storages_start)?)?;
+    /// Adds a file that was taken down already.
+    pub(crate) fn add_record(&mut self, path: &str, record: Record) -> Result<()> {
+        let Record { stamp, fingerprint, structure, mut cells, text } = record;
+        for cell in cells.iter_mut().filter(|cell| cell.kind == column::STR) {
+            cell.bits = self.texts.intern(cell.text(&text))?.into();
         }
+        let schema = self.add_structure(head(stamp, fingerprint), structure, &cells)?;
+        self.add_path(path, stamp, schema)
+    }
 
-        let leaves_start = self.leaves.len();
-        for (name, value) in checkpoint.leaves() {
-            if let Some((kind, value)) = self.leaf(value)? {
-                let name = self.strings.intern(&name)?;
-                self.leaves.push(LeafRow { value, name, kind });
+    /// Adds a file as an earlier index has it, with a new stamp. Nothing of the file is read. All files that are adopted
+    /// come from one index.
+    pub(crate) fn adopt(&mut self, path: &str, stamp: Stamp, file: FileEntry<'_>) -> Result<()> {
+        let mut cells = Vec::new();
+        for (_, leaf) in file.leaves() {
+            let mut text = String::new();
+            let mut cell = Cell::new(leaf, &mut text);
+            if cell.kind == column::STR {
+                cell.bits = self.texts.intern(&text)?.into();
             }
+            cells.push(cell);
         }
+        let head = head(stamp, file.fingerprint().digest);
+        let schema = match self.adopted.get(&file.schema_number()) {
+            Some(&schema) => {
+                self.schemas[schema as usize].push(head, file.numbers(), &cells);
+                schema
+            }
+            None => {
+                let schema = self.add_structure(head, Structure::of_entry(file)?, &cells)?;
+                self.adopted.insert(file.schema_number(), schema);
+                schema
+            }
+        };
+        self.add_path(path, stamp, schema)
+    }
 
-        let fingerprint = checkpoint.fingerprint();
-        let big_endian = if checkpoint.byte_order() == ByteOrder::Big { FILE_BIG_ENDIAN } else { 0 };
-        let covers_content = if fingerprint.covers_content { FILE_COVERS_CONTENT } else { 0 };
-        self.files.push(FileRow {
-            size: stamp.size,
-            modified_ns: stamp.modified_ns,
-            fingerprint: fingerprint.digest,
-            path: self.strings.intern(path)?,
-            flags: big_endian | covers_content,
-            tensors_start: number(tensors_start)?,
-            tensors_count: number(self.tensors.len() - tensors_start)?,
-            storages_start: number(storages_start)?,
-            storages_count: number(self.storages.len() - storages_start)?,
-            leaves_start: number(leaves_start)?,
-            leaves_count: number(self.leaves.len() - leaves_start)?,
-        });
+    /// Notes a file that was met and could not be indexed.
+    pub(crate) fn skip(&mut self, path: &str, stamp: Stamp, reason: &str) -> Result<()> {
+        let (path, reason) = (self.texts.intern(path)?, self.texts.intern(reason)?);
+        self.skipped.push(SkippedRow { size: stamp.size, modified_ns: stamp.modified_ns, path, reason });
         Ok(())
     }
 
-    fn add_tensor(&mut self, tensor: Tensor<'_>, tensors_start: u32, storages_start: u32) -> Result<()> {
-        let shape = tensor.shape();
-        let stride = tensor.stride();
-        let dims_start = number(self.dims.len())?;
-        self.dims.extend(shape.into_iter().flatten());
-        self.dims.extend(stride.into_iter().flatten());
+    /// Puts a file with its schema, a new one if there is none like it, and returns the schema's number.
+    fn add_structure(&mut self, head: [u64; 3], structure: Structure, cells: &[Cell]) -> Result<u32> {
+        let hash = structure.hash();
+        let same = |&id: &u32| self.schemas[id as usize].structure.same(&structure);
+        if let Some(&id) = self.by_structure.find(hash, same) {
+            self.schemas[id as usize].push(head, structure.numbers(), cells);
+            return Ok(id);
+        }
+        let id = number(self.schemas.len())?;
+        self.schemas.push(Schema::new(hash, structure, head, cells));
+        let schemas = &self.schemas;
+        self.by_structure.insert_unique(hash, id, |&id| schemas[id as usize].hash);
+        Ok(id)
+    }
 
-        let name = self.strings.intern(tensor.name())?;
-        let (path_start, path_count) = self.path(tensor, name)?;
-        let own_fault =
-            tensor.fault().filter(|_| tensor.storage().is_none_or(|storage| storage.fault().is_none()));
-        let fault = match own_fault {
-            Some(fault) => self.strings.intern(&fault.to_string())?,
-            None => NONE,
-        };
-        let class = match tensor.class() {
-            Some(class) => self.strings.intern(&class)?,
-            None => NONE,
-        };
-        let quantizer = match tensor.quantizer() {
-            Some(quantizer) => self.quantizer(quantizer)?,
-            None => NONE,
-        };
-        self.tensors.push(TensorRow {
-            storage_offset: tensor.storage_offset(),
-            name,
-            file: number(self.files.len())?,
-            dims_start,
-            storage: tensor.storage().map_or(NONE, |storage| storages_start + storage.index() as u32),
-            alias_of: tensor.alias_of().map_or(NONE, |first| tensors_start + first.index() as u32),
-            quantizer,
-            fault,
-            class,
-            path_start,
-            path_count,
-            flags: tensor.flags().bits(),
-            rank: shape.map_or(NO_RANK, |shape| shape.len() as u8),
-            dtype: tensor.dtype().map_or(NO_DTYPE, |dtype| dtype as u8),
-            layout: tensor.layout() as u8,
-            has_stride: matches!(tensor.layout(), Layout::Strided | Layout::Wrapper).into(),
-            zero: 0,
-        });
+    fn add_path(&mut self, path: &str, stamp: Stamp, schema: u32) -> Result<()> {
+        number(self.file_schemas.len())?;
+        self.paths.push(path);
+        self.path_hashes.push(xxh3_64(path.as_bytes()));
+        self.file_schemas.push(schema);
+        self.summary.bytes = self.summary.bytes.saturating_add(stamp.size);
         Ok(())
-    }
-
-    /// A path of one component is the name itself; others are listed.
-    fn path(&mut self, tensor: Tensor<'_>, name: u32) -> Result<(u32, u16)> {
-        if tensor.is_top_level() {
-            return Ok((0, 0));
-        }
-        let path = tensor.path();
-        let start = match path.len() {
-            0 => NONE,
-            _ => number(self.path_parts.len())?,
-        };
-        for component in &path {
-            let part = if path.len() == 1 { name } else { self.strings.intern(component)? };
-            self.path_parts.push(part);
-        }
-        Ok((start, path.len() as u16))
-    }
-
-    fn quantizer(&mut self, quantizer: &Quantizer) -> Result<u32> {
-        let row = match quantizer {
-            Quantizer::PerTensor { scheme, scale, zero_point } => QuantizerRow {
-                scale: scale.to_bits(),
-                zero_point: *zero_point,
-                scheme: self.strings.intern(scheme)?,
-                per_channel: 0,
-            },
-            Quantizer::PerChannel { scheme, axis } => QuantizerRow {
-                scale: 0,
-                zero_point: *axis as i64,
-                scheme: self.strings.intern(scheme)?,
-                per_channel: 1,
-            },
-            _ => return Ok(NONE),
-        };
-        self.quantizers.push(row);
-        number(self.quantizers.len() - 1)
-    }
-
-    fn leaf(&mut self, value: Value<'_>) -> Result<Option<(u32, u64)>> {
-        Ok(match value.kind() {
-            ValueKind::None => Some((LEAF_NONE, 0)),
-            ValueKind::Bool => value.as_bool().map(|value| (LEAF_BOOL, value.into())),
-            ValueKind::Int => value.as_i64().map(|value| (LEAF_INT, value as u64)),
-            ValueKind::Float => value.as_f64().map(|value| (LEAF_FLOAT, value.to_bits())),
-            ValueKind::Str => match value.as_str() {
-                Some(text) => Some((LEAF_STR, self.strings.intern(text)?.into())),
-                None => None,
-            },
-            _ => None,
-        })
     }
 
     /// Lays the index out.
     ///
     /// # Errors
-    /// None today; later versions may refuse what they cannot hold.
+    /// [`Error::TooMany`](crate::Error::TooMany) when the format cannot number that many rows.
     pub fn finish(self) -> Result<Index> {
-        let tensor_hashes = self.tensors.iter().map(|row| tensor_hash(row.file, self.strings.get(row.name)));
-        let (tensor_buckets, tensor_slots) = lookup_table(tensor_hashes.collect());
-        let file_hashes = self.files.iter().map(|row| xxh3_64(self.strings.get(row.path)));
-        let (file_buckets, file_slots) = lookup_table(file_hashes.collect());
-        let sections: [(Kind, &[u8]); Kind::COUNT] = [
-            (Kind::Files, cast(&self.files)),
-            (Kind::Tensors, cast(&self.tensors)),
-            (Kind::Dims, cast(&self.dims)),
-            (Kind::Storages, cast(&self.storages)),
-            (Kind::Leaves, cast(&self.leaves)),
-            (Kind::Quantizers, cast(&self.quantizers)),
-            (Kind::PathParts, cast(&self.path_parts)),
-            (Kind::StringEnds, cast(&self.strings.ends)),
-            (Kind::StringBytes, &self.strings.bytes),
-            (Kind::TensorBuckets, cast(&tensor_buckets)),
-            (Kind::TensorSlots, cast(&tensor_slots)),
+        let Self { schemas, paths, path_hashes, file_schemas, texts, skipped, mut summary, .. } = self;
+        let mut layout = Layout::default();
+        for schema in schemas {
+            layout.add(schema)?;
+        }
+        summary.files = file_schemas.len() as u64;
+        (summary.tensors, summary.storages) = (layout.tensors_before, layout.storages_before);
+        // Of one schema alone, files are its rows.
+        let (file_schemas, schema_rows, schema_files) = match layout.schemas.len() {
+            0 | 1 => Default::default(),
+            count => numbered(file_schemas, count, &mut layout.schemas),
+        };
+        let (file_buckets, file_slots) = lookup_table(path_hashes.into_iter());
+        assemble([
+            (Kind::Summary, bytemuck::bytes_of(&summary)),
+            (Kind::Schemas, cast(&layout.schemas)),
+            (Kind::Tensors, cast(&layout.tensors)),
+            (Kind::Dims, cast(&layout.dims)),
+            (Kind::Storages, cast(&layout.storages)),
+            (Kind::Nodes, cast(&layout.nodes)),
+            (Kind::Columns, cast(&layout.columns)),
+            (Kind::ColumnData, &layout.column_data),
+            (Kind::Quantizers, cast(&layout.quantizers)),
+            (Kind::PathParts, cast(&layout.path_parts)),
+            (Kind::Varying, cast(&layout.varying)),
+            (Kind::FileRows, &layout.file_rows),
+            (Kind::FileSchemas, cast(&file_schemas)),
+            (Kind::SchemaRows, cast(&schema_rows)),
+            (Kind::SchemaFiles, cast(&schema_files)),
+            (Kind::StringEnds, cast(&layout.strings.ends)),
+            (Kind::StringBytes, &layout.strings.bytes),
+            (Kind::TextEnds, cast(&texts.ends)),
+            (Kind::TextBytes, &texts.bytes),
+            (Kind::PathBlocks, cast(&paths.blocks)),
+            (Kind::PathBytes, &paths.bytes),
+            (Kind::NameBuckets, cast(&layout.name_buckets)),
+            (Kind::NameSlots, cast(&layout.name_slots)),
             (Kind::FileBuckets, cast(&file_buckets)),
             (Kind::FileSlots, cast(&file_slots)),
-        ];
-        let mut offset = HEADER_BYTES + sections.len() * size_of::<SectionRow>();
-        let mut table = Vec::with_capacity(sections.len());
-        for (kind, content) in sections {
-            let row = SectionRow {
-                kind: kind as u32,
-                zero: 0,
-                offset: offset as u64,
-                length: content.len() as u64,
-                checksum: xxh3_64(content),
-            };
-            table.push(row);
-            offset = (offset + content.len()).next_multiple_of(8);
-        }
-
-        let mut header = Vec::with_capacity(HEADER_BYTES);
-        header.extend_from_slice(MAGIC);
-        header.extend_from_slice(&VERSION_MAJOR.to_le_bytes());
-        header.extend_from_slice(&VERSION_MINOR.to_le_bytes());
-        header.extend_from_slice(&(table.len() as u32).to_le_bytes());
-        header.extend_from_slice(&(offset as u64).to_le_bytes());
-        let mut hasher = Xxh3::new();
-        hasher.update(&header);
-        hasher.update(cast(&table));
-        header.extend_from_slice(&hasher.digest().to_le_bytes());
-
-        let mut out = Aligned::zeroed(offset);
-        let bytes = out.as_mut();
-        bytes[..HEADER_BYTES].copy_from_slice(&header);
-        bytes[HEADER_BYTES..][..size_of_val(&table[..])].copy_from_slice(cast(&table));
-        for (row, (_, content)) in table.iter().zip(sections) {
-            bytes[row.offset as usize..][..content.len()].copy_from_slice(content);
-        }
-        Index::from_bytes(Bytes::from_owner(out))
+            (Kind::Skipped, cast(&skipped)),
+            (Kind::Root, &[]),
+        ])
     }
 }
 
-/// Strings, each kept once.
-#[derive(Default)]
-struct Strings {
-    ends: Vec<u64>,
-    bytes: Vec<u8>,
-    table: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+fn head(stamp: Stamp, fingerprint: u64) -> [u64; SchemaRow::NUMBERS] {
+    [stamp.size, stamp.modified_ns as u64, fingerprint]
 }
 
-impl Strings {
-    fn intern(&mut self, text: &str) -> Result<u32> {
-        let hash = self.hasher.hash_one(text.as_bytes());
-        let get = |id: u32| slice(&self.ends, &self.bytes, id);
-        if let Some(&id) = self.table.find(hash, |&id| get(id) == text.as_bytes()) {
-            return Ok(id);
-        }
-        let id = number(self.ends.len())?;
-        self.table.insert_unique(hash, id, |&id| self.hasher.hash_one(slice(&self.ends, &self.bytes, id)));
-        self.bytes.extend_from_slice(text.as_bytes());
-        self.ends.push(self.bytes.len() as u64);
-        Ok(id)
+/// Returns the schema of each file, its row among the schema's, and, schema by schema, the files.
+fn numbered(
+    file_schemas: Vec<u32>,
+    count: usize,
+    schemas: &mut [SchemaRow],
+) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
+    let mut rows = vec![0u32; count];
+    let schema_rows: Vec<u32> = file_schemas
+        .iter()
+        .map(|&schema| {
+            let row = &mut rows[schema as usize];
+            *row += 1;
+            *row - 1
+        })
+        .collect();
+    let mut start = 0;
+    for schema in schemas.iter_mut() {
+        schema.files_start = start;
+        start += schema.rows_count;
     }
-
-    fn reserve(&mut self, count: usize) {
-        self.ends.reserve(count);
-        self.table.reserve(count, |&id| self.hasher.hash_one(slice(&self.ends, &self.bytes, id)));
+    let mut schema_files = vec![0u32; file_schemas.len()];
+    for (file, (&schema, &row)) in file_schemas.iter().zip(&schema_rows).enumerate() {
+        schema_files[(schemas[schema as usize].files_start + row) as usize] = file as u32;
     }
-
-    fn get(&self, id: u32) -> &[u8] {
-        slice(&self.ends, &self.bytes, id)
-    }
+    (file_schemas, schema_rows, schema_files)
 }
 
-fn slice<'b>(ends: &[u64], bytes: &'b [u8], id: u32) -> &'b [u8] {
-    let start = (id as usize).checked_sub(1).map_or(0, |before| ends[before]);
-    &bytes[start as usize..ends[id as usize] as usize]
+/// Puts header, section table and sections together.
+pub(crate) fn assemble(sections: [(Kind, &[u8]); Kind::COUNT]) -> Result<Index> {
+    let mut offset = HEADER_BYTES + sections.len() * size_of::<SectionRow>();
+    let mut table = Vec::with_capacity(sections.len());
+    for (kind, content) in sections {
+        let (kind, length, checksum) = (kind as u32, content.len() as u64, xxh3_64(content));
+        table.push(SectionRow { kind, zero: 0, offset: offset as u64, length, checksum });
+        offset = (offset + content.len()).next_multiple_of(8);
+    }
+
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    header.extend_from_slice(MAGIC);
+    header.extend_from_slice(&VERSION_MAJOR.to_le_bytes());
+    header.extend_from_slice(&VERSION_MINOR.to_le_bytes());
+    header.extend_from_slice(&(table.len() as u32).to_le_bytes());
+    header.extend_from_slice(&(offset as u64).to_le_bytes());
+    let mut hasher = Xxh3::new();
+    hasher.update(&header);
+    hasher.update(cast(&table));
+    header.extend_from_slice(&hasher.digest().to_le_bytes());
+
+    let mut out = Aligned::zeroed(offset);
+    let bytes = out.as_mut();
+    bytes[..HEADER_BYTES].copy_from_slice(&header);
+    bytes[HEADER_BYTES..][..size_of_val(&table[..])].copy_from_slice(cast(&table));
+    for (row, (_, content)) in table.iter().zip(sections) {
+        bytes[row.offset as usize..][..content.len()].copy_from_slice(content);
+    }
+    Index::from_bytes(Bytes::from_owner(out))
 }
 
 /// Sorts rows by bucket; rows of one bucket stay in their order, so the first of equal names is found first.
-fn lookup_table(hashes: Vec<u64>) -> (Vec<u32>, Vec<Slot>) {
+pub(crate) fn lookup_table(hashes: impl ExactSizeIterator<Item = u64> + Clone) -> (Vec<u32>, Vec<Slot>) {
     let count = bucket_count(hashes.len());
     let mut starts = vec![0u32; count + 1];
-    for &hash in &hashes {
+    for hash in hashes.clone() {
         starts[bucket_of(hash, count) + 1] += 1;
     }
     for bucket in 0..count {
@@ -302,7 +241,7 @@ fn lookup_table(hashes: Vec<u64>) -> (Vec<u32>, Vec<Slot>) {
     }
     let mut next = starts.clone();
     let mut slots = vec![Slot { hash: 0, row: 0 }; hashes.len()];
-    for (row, &hash) in hashes.iter().enumerate() {
+    for (row, hash) in hashes.enumerate() {
         let at = &mut next[bucket_of(hash, count)];
         slots[*at as usize] = Slot { hash: hash as u32, row: row as u32 };
         *at += 1;
@@ -310,11 +249,6 @@ fn lookup_table(hashes: Vec<u64>) -> (Vec<u32>, Vec<Slot>) {
     (starts, slots)
 }
 
-/// Row numbers are 32-bit, and the last one means "none".
-fn number(count: usize) -> Result<u32> {
-    u32::try_from(count).ok().filter(|&number| number != NONE).ok_or(Error::TooMany { what: "rows", count })
-}
-
 fn cast<T: Pod>(rows: &[T]) -> &[u8] {
-    bytemuck::cast_slice(rows)
+    cast_slice(rows)
 }

@@ -35,6 +35,17 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A glob is malformed.
+    #[error("malformed pattern: {0}")]
+    Pattern(#[from] globset::Error),
+    /// The plan of a distributed checkpoint cannot be read.
+    #[error("{}: {source}", path.display())]
+    Metadata {
+        /// The `.metadata` file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pt_format::Error,
+    },
     /// The bytes are no index.
     #[error("not a ptview index: {0}")]
     NotAnIndex(&'static str),
@@ -78,6 +89,15 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Says what is wrong without the path, for where that is known.
+    pub(crate) fn without_path(&self) -> String {
+        match self {
+            Self::Io { action, source, .. } => format!("cannot {action}: {source}"),
+            Self::File { source, .. } => source.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     pub(crate) fn io<'p>(path: &'p Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<'p> {
         move |source| Self::Io { path: path.to_owned(), action, source }
     }

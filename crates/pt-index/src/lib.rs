@@ -17,21 +17,35 @@ compile_error!("index rows are little-endian and read in place; big-endian hosts
 
 mod build;
 mod builder;
+mod column;
+mod distributed;
 mod error;
 mod freshness;
 mod index;
 mod layout;
+mod paths;
+mod record;
 mod save;
+mod schema;
 mod shards;
 mod source;
+mod strings;
+mod verify;
+mod walk;
 
 pub use crate::build::{
-    BuildOptions, Built, Progress, Skipped, build_file, build_folder, build_source, index_of,
+    BuildOptions, Built, Progress, Refreshed, build_file, build_folder, build_source, compare, index_of,
+    refresh,
 };
 pub use crate::builder::IndexBuilder;
+pub use crate::column::Column;
+pub use crate::distributed::{build_distributed, is_distributed};
 pub use crate::error::{Error, Result};
-pub use crate::freshness::{Freshness, Stamp};
-pub use crate::index::{FileEntry, Index, Leaf, StorageEntry, TensorEntry};
-pub use crate::save::{FOLDER_INDEX, SIDECAR_EXTENSION, read, save, sidecar_path, write_atomic};
+pub use crate::freshness::{Freshness, Policy, Stamp};
+pub use crate::index::{
+    FileEntry, Index, Key, Leaf, Node, NodeKind, Schema, SkippedEntry, StorageEntry, TensorEntry,
+};
+pub use crate::save::{FOLDER_INDEX, SIDECAR_EXTENSION, data_path, read, save, sidecar_path, write_atomic};
 pub use crate::shards::{build_shards, is_shard_index, shard_files};
 pub use crate::source::FileSource;
+pub use crate::walk::Selection;

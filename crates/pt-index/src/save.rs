@@ -4,6 +4,9 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::error::{Error, Result};
 use crate::index::Index;
@@ -27,6 +30,23 @@ pub fn sidecar_path(data: &Path) -> PathBuf {
     path.push(".");
     path.push(SIDECAR_EXTENSION);
     path.into()
+}
+
+/// Returns where the data of an index is that is kept at `path`: the folder its files are relative to, or, of the sidecar
+/// of one file, that file.
+///
+/// ```
+/// # use std::path::Path;
+/// let index = pt_index::IndexBuilder::default().finish()?.with_root("../data")?;
+/// assert_eq!(pt_index::data_path(Path::new("indexes/a.ptidx"), &index), Path::new("indexes/../data"));
+/// # Ok::<(), pt_index::Error>(())
+/// ```
+pub fn data_path(path: &Path, index: &Index) -> PathBuf {
+    let is_sidecar = || index.file_count() == 1 && index.file(0).is_some_and(|file| file.path().is_empty());
+    match index.root() {
+        "" if is_sidecar() => path.with_extension(""),
+        root => path.parent().unwrap_or(Path::new("")).join(root),
+    }
 }
 
 /// Writes an index to a file.
@@ -64,12 +84,7 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".ptview-")
-        .suffix(".tmp")
-        .permissions_of_new_files()
-        .tempfile_in(folder)
-        .map_err(Error::io(path, "create a temporary file beside"))?;
+    let mut temporary = temporary(folder, path)?;
     write(temporary.as_file_mut()).map_err(Error::io(path, "write"))?;
     temporary.as_file().sync_all().map_err(Error::io(path, "sync"))?;
     temporary.persist(path).map_err(|error| Error::io(path, "rename a temporary file to")(error.error))?;
@@ -78,21 +93,35 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>
     Ok(())
 }
 
-/// Temporary files are made for their owner alone; these become ordinary files.
-trait NewFilePermissions {
-    fn permissions_of_new_files(&mut self) -> &mut Self;
-}
-
-impl NewFilePermissions for tempfile::Builder<'_, '_> {
-    #[cfg(unix)]
-    fn permissions_of_new_files(&mut self) -> &mut Self {
-        use std::os::unix::fs::PermissionsExt;
-        // The umask still applies.
-        self.permissions(fs::Permissions::from_mode(0o666))
+/// Makes a temporary beside `path`, hidden so that it is no data: `.<name>.<number>.tmp`, with the least number that is free
+/// or was left behind by a process that was killed.
+fn temporary(folder: &Path, path: &Path) -> Result<NamedTempFile> {
+    /// As many may be written at once.
+    const NUMBERS: u32 = 100;
+    /// What was not touched for so long is nobody's.
+    const LEFT_BEHIND: Duration = Duration::from_secs(3600);
+    let is_left_behind = |path: &Path| {
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LEFT_BEHIND))
+    };
+    let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);
+    for number in 0..NUMBERS {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{number}.tmp"));
+        let temporary = folder.join(name);
+        if is_left_behind(&temporary) {
+            // Of two who find it, the second removes nothing.
+            let _ = fs::remove_file(&temporary);
+        }
+        match File::create_new(&temporary) {
+            Ok(file) => {
+                let path = TempPath::try_from_path(temporary).map_err(Error::io(path, "write beside"))?;
+                return Ok(NamedTempFile::from_parts(file, path));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = error,
+            Err(error) => return Err(Error::io(path, "create a temporary file beside")(error)),
+        }
     }
-
-    #[cfg(not(unix))]
-    fn permissions_of_new_files(&mut self) -> &mut Self {
-        self
-    }
+    Err(Error::io(path, "create a temporary file beside")(taken))
 }

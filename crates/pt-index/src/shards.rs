@@ -9,13 +9,15 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use pt_format::Limits;
+use pt_format::{Checkpoint, Limits};
 use serde::Deserialize;
 
-use crate::build::parse_path;
+use crate::build::with_checkpoint;
 use crate::builder::IndexBuilder;
 use crate::error::{Error, Result};
+use crate::freshness::Stamp;
 use crate::index::Index;
+use crate::source::FileSource;
 
 /// What the names of such files end in.
 const INDEX_ENDING: &str = ".index.json";
@@ -66,7 +68,7 @@ pub fn shard_files(path: &Path) -> Result<Vec<PathBuf>> {
 /// let path = folder.path().join("model.bin.index.json");
 /// std::fs::write(&path, r#"{"weight_map": {"a": "1.bin", "b": "2.bin"}}"#)?;
 /// let index = pt_index::build_shards(&path, &Default::default())?;
-/// assert_eq!(index.find_tensor("b").unwrap().file().unwrap().path(), "2.bin");
+/// assert_eq!(index.find_tensor("b").unwrap().file().path(), "2.bin");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn build_shards(path: &Path, limits: &Limits) -> Result<Index> {
@@ -77,8 +79,11 @@ pub fn build_shards(path: &Path, limits: &Limits) -> Result<Index> {
     files.sort_unstable();
     files.dedup();
     for file in files {
-        let (stamp, checkpoint) = parse_path(&folder.join(file), limits)?;
-        builder.add(file, stamp, &checkpoint)?;
+        let path = folder.join(file);
+        let source = FileSource::open(&path)?;
+        let stamp = Stamp::of(source.metadata());
+        let add = |checkpoint: &Checkpoint<'_>| builder.add(file, stamp, checkpoint);
+        with_checkpoint(|| path.clone(), &source, limits, &mut Vec::new(), add)??;
     }
     let index = builder.finish()?;
     for (name, file) in &weight_map {

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pt_format::Source;
 
 use crate::error::{Error, Result};
+use crate::freshness::Stamp;
 
 /// An open file that is read in place, without moving a cursor: threads can share it.
 ///
@@ -37,9 +38,14 @@ impl FileSource {
     /// [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let metadata = file.metadata().map_err(Error::io(path, "stat"))?;
+        Self::of(file, || path.to_owned())
+    }
+
+    /// Takes an open file; `path` is for messages.
+    fn of(file: File, path: impl Fn() -> PathBuf) -> Result<Self> {
+        let metadata = file.metadata().map_err(|error| Error::io(&path(), "stat")(error))?;
         if metadata.is_dir() {
-            return Err(Error::io(path, "read")(io::ErrorKind::IsADirectory.into()));
+            return Err(Error::io(&path(), "read")(io::ErrorKind::IsADirectory.into()));
         }
         Ok(Self { file, metadata })
     }
@@ -60,6 +66,62 @@ impl FileSource {
     /// [`io::ErrorKind::UnexpectedEof`] when the file ends earlier.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         read_exact_at(&self.file, buffer, offset)
+    }
+}
+
+/// A folder whose files are looked at many at a time: their paths are then not walked from the root each time.
+pub(crate) struct Folder {
+    path: PathBuf,
+    #[cfg(unix)]
+    folder: rustix::fd::OwnedFd,
+}
+
+impl Folder {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        #[cfg(unix)]
+        let folder = {
+            use rustix::fs::{Mode, OFlags};
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+            rustix::fs::open(path, flags, Mode::empty())
+                .map_err(|error| Error::io(path, "open")(error.into()))?
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            #[cfg(unix)]
+            folder,
+        })
+    }
+
+    /// Returns the whole path of a file.
+    pub(crate) fn join(&self, relative: &str) -> PathBuf {
+        self.path.join(relative)
+    }
+
+    /// Returns size and time of a file.
+    pub(crate) fn stamp(&self, relative: &str) -> io::Result<Stamp> {
+        #[cfg(unix)]
+        {
+            let stat = rustix::fs::statat(&self.folder, relative, rustix::fs::AtFlags::empty())?;
+            let seconds = (stat.st_mtime as i64).saturating_mul(1_000_000_000);
+            let modified_ns = seconds.saturating_add(stat.st_mtime_nsec as i64);
+            Ok(Stamp { size: stat.st_size as u64, modified_ns })
+        }
+        #[cfg(not(unix))]
+        std::fs::metadata(self.join(relative)).map(|metadata| Stamp::of(&metadata))
+    }
+
+    /// Opens a file for reading.
+    pub(crate) fn source(&self, relative: &str) -> Result<FileSource> {
+        #[cfg(unix)]
+        {
+            use rustix::fs::{Mode, OFlags};
+            let file =
+                rustix::fs::openat(&self.folder, relative, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            let file = file.map_err(|error| Error::io(&self.join(relative), "open")(error.into()))?;
+            FileSource::of(file.into(), || self.join(relative))
+        }
+        #[cfg(not(unix))]
+        FileSource::open(&self.join(relative))
     }
 }
 

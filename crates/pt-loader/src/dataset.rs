@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pt_format::{DType, geometry};
-use pt_index::{BuildOptions, FileEntry, FileSource, Freshness, Index, Stamp};
+use pt_index::{BuildOptions, FileEntry, FileSource, Index, Policy};
 use pt_view::{CheckedRecords, FileBytes, TensorView};
 
 use crate::batch::{Batch, Slot};
@@ -43,6 +43,7 @@ pub struct DataSet {
     index: Index,
     fields: Vec<Field>,
     checked: CheckedRecords,
+    policy: Policy,
 }
 
 impl DataSet {
@@ -56,7 +57,7 @@ impl DataSet {
         let kept = pt_index::sidecar_path(folder);
         let index = match kept.exists() {
             true => pt_index::read(&kept)?,
-            false => pt_index::build_folder(folder, &BuildOptions::default(), |_| {})?.index,
+            false => pt_index::build_folder(folder, None, &BuildOptions::default(), |_| {})?.index,
         };
         Self::with_index(folder, index)
     }
@@ -70,12 +71,18 @@ impl DataSet {
         let Some(first) = index.file(0) else { return Err(Error::Empty { path: folder }) };
         let fields = fields_of(first, &folder)?;
         let checked = CheckedRecords::new(index.storage_count());
-        Ok(Self { folder, index, fields, checked })
+        Ok(Self { folder, index, fields, checked, policy: Policy::default() })
+    }
+
+    /// Says how sure to be that files are those that were indexed; asked when a file is read.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
     }
 
     /// Returns the number of samples.
     pub fn len(&self) -> usize {
-        self.index.files().len()
+        self.index.file_count()
     }
 
     /// Returns whether there are no samples; never so for a data set that opened.
@@ -108,12 +115,7 @@ impl DataSet {
         let file = self.index.file(sample).ok_or(Error::NoSuchSample { sample, count })?;
         let path = self.folder.join(file.path());
         let source = FileSource::open(&path)?;
-        if Stamp::of(source.metadata()) != file.stamp() {
-            let freshness = file.freshness_of(&source);
-            if freshness != Freshness::Touched {
-                return Err(pt_index::Error::Stale { path, freshness }.into());
-            }
-        }
+        file.check(&path, &source, self.policy)?;
         for (field, slot) in self.fields.iter().zip(slots) {
             let differs =
                 |problem| Error::Differs { path: path.clone(), tensor: field.name.clone(), problem };

@@ -432,7 +432,7 @@ impl<'a> TensorView<'a> {
             )));
         }
         self.check_extent(&record, end)?;
-        let byte_order = entry.file().map_or(ByteOrder::Little, |file| file.byte_order());
+        let byte_order = entry.file().byte_order();
         let flags = entry.flags();
         Ok(Place { record, storage: storage.row(), dtype, shape, stride, start, length, byte_order, flags })
     }

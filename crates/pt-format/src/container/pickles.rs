@@ -201,6 +201,14 @@ impl<S: Source + ?Sized> Records for ArchiveRecords<'_, '_, S> {
         self.archive.find(name).or_else(|| self.inner.find(name).map(|index| outer + index))
     }
 
+    fn is_record_of(&self, record: usize, root: usize, key: &[u8]) -> bool {
+        let (Some(entry), Some(folder)) = (self.archive.entries().get(record), self.folders.get(root)) else {
+            return false;
+        };
+        let name = self.archive.name(entry).strip_prefix(&folder.prefix[..]);
+        entry.has_name_alone() && name.and_then(|name| name.strip_suffix(folder.suffix)) == Some(key)
+    }
+
     fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault> {
         if let Some(index) = index.checked_sub(self.archive.entries().len()) {
             return self.inner.place(index, bytes);
@@ -346,7 +354,10 @@ fn not_torch<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Error {
 }
 
 /// Reads a record of a few bytes that may be missing.
-fn small_record<S: Source + ?Sized>(archive: &Archive<'_, S>, name: &str) -> Result<Option<Vec<u8>>> {
+fn small_record<'a, S: Source + ?Sized>(
+    archive: &'a Archive<'_, S>,
+    name: &str,
+) -> Result<Option<Cow<'a, [u8]>>> {
     const SMALL_RECORD_BYTES_MAX: u64 = 4 << 10;
     let Some(index) = archive.find_in_root(name) else { return Ok(None) };
     let size = archive.entries()[index].size;
@@ -355,7 +366,7 @@ fn small_record<S: Source + ?Sized>(archive: &Archive<'_, S>, name: &str) -> Res
         let fault = Fault::Content { found: format!("{size} bytes"), expected: "one short word" };
         return Err(Error::Record { record, fault });
     }
-    archive.read_record(index, SMALL_RECORD_BYTES_MAX).map(|bytes| Some(bytes.into_owned()))
+    archive.read_record(index, SMALL_RECORD_BYTES_MAX).map(Some)
 }
 
 fn parse_number(bytes: &[u8]) -> Option<u64> {

@@ -4,7 +4,6 @@
 //! linear in the pickle's length whatever it holds. Memo entries are 16-byte values that refer to the same node,
 //! which is how a list can grow after it was stored, and contain itself.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -43,13 +42,17 @@ pub(crate) enum PersistentIds {
 
 /// The machine: a stack, marks and a memo over one pickle.
 pub(crate) struct Machine<'s, 'a> {
-    text: Cow<'s, [u8]>,
+    /// The text that values of the tree refer to.
+    text: &'a [u8],
+    /// What is left of the pickle: the text from `at()` to `end`.
+    rest: &'a [u8],
     end: usize,
-    at: usize,
     tree: Tree<'s>,
     stack: Vec<Raw>,
     marks: Vec<usize>,
-    memo: Vec<Option<Raw>>,
+    memo: Vec<Slot>,
+    /// Values that do not fit into a slot of the memo, by its number.
+    memo_large: HashMap<usize, Raw>,
     sparse_memo: HashMap<u64, Raw>,
     persistent_ids: PersistentIds,
     record: &'a str,
@@ -58,9 +61,35 @@ pub(crate) struct Machine<'s, 'a> {
     result: Raw,
 }
 
+/// A place of the memo, in 8 bytes: torch notes eight values for each tensor, all of them nodes or short strings.
+#[derive(Clone, Copy)]
+enum Slot {
+    Empty,
+    Node(NodeId),
+    Str {
+        length: u16,
+        start: u32,
+    },
+    /// Something else.
+    Large,
+}
+
+impl Slot {
+    fn of(value: Raw) -> Self {
+        match value {
+            Raw::Node(id) => Self::Node(id),
+            Raw::Str { length, start } => match (length.try_into(), start.try_into()) {
+                (Ok(length), Ok(start)) => Self::Str { length, start },
+                _ => Self::Large,
+            },
+            _ => Self::Large,
+        }
+    }
+}
+
 type Step<T = ()> = Result<T, PickleProblem>;
 
-impl<'s, 'a> Machine<'s, 'a> {
+impl<'s> Machine<'s, '_> {
     /// Runs the pickle that starts at the start of `range` of a tree's text and must end inside it, and adds its values
     /// to the tree. Returns the tree, the result, and the byte behind STOP.
     ///
@@ -70,14 +99,17 @@ impl<'s, 'a> Machine<'s, 'a> {
         mut tree: Tree<'s>,
         range: Range<usize>,
         persistent_ids: PersistentIds,
-        limits: &'a Limits,
-        record: &'a str,
+        limits: &Limits,
+        record: &str,
     ) -> Result<(Tree<'s>, Raw, usize)> {
         let length = range.len();
         let values_max = limits.values.min(VALUES_MAX);
-        let mut machine = Self {
-            text: std::mem::take(&mut tree.text),
-            at: range.start,
+        // No byte of a pickle makes more than two nodes or items, so most cannot reach the limit.
+        let may_exceed = tree.values_held() + 2 * length > values_max;
+        let text = std::mem::take(&mut tree.text);
+        let mut machine = Machine {
+            text: &text,
+            rest: &text[range.clone()],
             end: range.end,
             start: range.start,
             tree,
@@ -85,6 +117,7 @@ impl<'s, 'a> Machine<'s, 'a> {
             stack: Vec::with_capacity(64),
             marks: Vec::with_capacity(16),
             memo: Vec::with_capacity((length / 16).min(1 << 20)),
+            memo_large: HashMap::new(),
             sparse_memo: HashMap::new(),
             persistent_ids,
             record,
@@ -93,25 +126,31 @@ impl<'s, 'a> Machine<'s, 'a> {
         machine.tree.nodes.reserve((length / 24).min(1 << 20));
         machine.tree.items.reserve((length / 8).min(1 << 20));
         loop {
-            let opcode_at = machine.at;
+            let opcode_at = machine.at();
             match machine.step() {
                 Ok(false) => {}
                 Ok(true) => break,
                 Err(problem) => return Err(machine.error(opcode_at, problem)),
             }
-            let held = machine.tree.nodes.len().max(machine.stack.len()).max(machine.tree.items.len() / 8);
-            if held > values_max {
+            let held = || machine.tree.values_held().max(machine.stack.len());
+            if may_exceed && held() > values_max {
                 return Err(Error::Limit {
                     what: "values in the pickle",
-                    found: held as u64,
+                    found: held() as u64,
                     limit: values_max as u64,
                     field: "values",
                 });
             }
         }
+        let (result, end) = (machine.result, machine.at());
         let mut tree = machine.tree;
-        tree.text = machine.text;
-        Ok((tree, machine.result, machine.at))
+        tree.text = text;
+        Ok((tree, result, end))
+    }
+
+    /// Returns where in the text the machine is.
+    fn at(&self) -> usize {
+        self.end - self.rest.len()
     }
 
     fn error(&self, at: usize, problem: PickleProblem) -> Error {
@@ -410,7 +449,7 @@ impl<'s, 'a> Machine<'s, 'a> {
     }
 
     fn tuple(&mut self, from: usize) {
-        let run = self.tree.add_run(&self.stack[from..]);
+        let run = self.tree.add_tuple_run(&self.stack[from..]);
         self.stack.truncate(from);
         self.add(Node::Tuple(run));
     }
@@ -424,7 +463,7 @@ impl<'s, 'a> Machine<'s, 'a> {
     /// Notes where an empty list stands, behind its opcode. Only pickles without storages hold tensors as lists.
     fn note_list(&mut self) {
         if self.persistent_ids == PersistentIds::None {
-            self.tree.lists.push((self.tree.nodes.len() as NodeId, self.at as u64));
+            self.tree.lists.push((self.tree.nodes.len() as NodeId, self.at() as u64));
         }
     }
 
@@ -584,50 +623,51 @@ impl<'s, 'a> Machine<'s, 'a> {
     fn memo_put(&mut self, index: u64, opcode: u8) -> Step {
         let value =
             *self.stack.last().ok_or(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) })?;
-        match usize::try_from(index) {
-            Ok(slot) if slot == self.memo.len() => self.memo.push(Some(value)),
-            Ok(slot) if slot < self.memo.len() => self.memo[slot] = Some(value),
-            Ok(slot) if slot <= self.memo.len() + MEMO_GAP_MAX => {
-                self.memo.resize(slot, None);
-                self.memo.push(Some(value));
-            }
-            _ => {
-                self.sparse_memo.insert(index, value);
+        let number = usize::try_from(index).unwrap_or(usize::MAX);
+        if number > self.memo.len() + MEMO_GAP_MAX {
+            self.sparse_memo.insert(index, value);
+            return Ok(());
+        }
+        let slot = Slot::of(value);
+        if let Slot::Large = slot {
+            self.memo_large.insert(number, value);
+        }
+        match self.memo.get_mut(number) {
+            Some(old) => *old = slot,
+            None => {
+                self.memo.resize(number, Slot::Empty);
+                self.memo.push(slot);
             }
         }
         Ok(())
     }
 
     fn memo_get(&mut self, index: u64) -> Step {
-        let dense = usize::try_from(index).ok().and_then(|slot| self.memo.get(slot).copied().flatten());
-        let value = dense.or_else(|| self.sparse_memo.get(&index).copied());
+        let number = usize::try_from(index).unwrap_or(usize::MAX);
+        let value = match self.memo.get(number).copied().unwrap_or(Slot::Empty) {
+            Slot::Node(id) => Some(Raw::Node(id)),
+            Slot::Str { length, start } => Some(Raw::Str { length: length.into(), start: start.into() }),
+            Slot::Large => self.memo_large.get(&number).copied(),
+            Slot::Empty => self.sparse_memo.get(&index).copied(),
+        };
         self.push(value.ok_or(PickleProblem::MemoMiss(index))?);
         Ok(())
     }
 
     // Arguments.
 
-    fn take(&mut self, length: usize, what: &'static str) -> Step<&[u8]> {
-        let left = self.end - self.at;
-        if length > left {
-            return Err(PickleProblem::CutOff { what, needs: (length - left) as u64 });
-        }
-        self.at += length;
-        Ok(&self.text[self.at - length..self.at])
-    }
-
     fn take_array<const N: usize>(&mut self, what: &'static str) -> Step<&[u8; N]> {
-        let cut_off = PickleProblem::CutOff { what, needs: N as u64 };
-        self.take(N, what)?.first_chunk().ok_or(cut_off)
+        let needs = N.saturating_sub(self.rest.len()) as u64;
+        let (array, rest) = self.rest.split_first_chunk().ok_or(PickleProblem::CutOff { what, needs })?;
+        self.rest = rest;
+        Ok(array)
     }
 
     #[inline]
     fn u8(&mut self, what: &'static str) -> Step<u8> {
-        if self.at >= self.end {
-            return Err(PickleProblem::CutOff { what, needs: 1 });
-        }
-        self.at += 1;
-        Ok(self.text[self.at - 1])
+        let (&byte, rest) = self.rest.split_first().ok_or(PickleProblem::CutOff { what, needs: 1 })?;
+        self.rest = rest;
+        Ok(byte)
     }
 
     fn u32(&mut self, what: &'static str) -> Step<u32> {
@@ -640,11 +680,11 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     /// Takes `length` bytes as they stand.
     fn text(&mut self, length: u64, what: &'static str) -> Step<Text> {
-        let left = (self.end - self.at) as u64;
+        let left = self.rest.len() as u64;
         let short = u32::try_from(length).ok().filter(|_| length <= left);
         let length = short.ok_or(PickleProblem::CutOff { what, needs: length.saturating_sub(left) })?;
-        let start = self.at as u64;
-        self.at += length as usize;
+        let start = self.at() as u64;
+        self.rest = &self.rest[length as usize..];
         Ok(Text { start, length })
     }
 
@@ -670,10 +710,9 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     /// Takes a line, without its newline.
     fn line(&mut self, what: &'static str) -> Step<Text> {
-        let rest = &self.text[self.at..self.end];
-        let length = rest.iter().position(|&byte| byte == b'\n');
+        let length = self.rest.iter().position(|&byte| byte == b'\n');
         let text = self.text(length.ok_or(PickleProblem::CutOff { what, needs: 1 })? as u64, what)?;
-        self.at += 1;
+        self.rest = &self.rest[1..];
         Ok(text)
     }
 
@@ -893,6 +932,8 @@ fn push_code_point(out: &mut Vec<u8>, code_point: u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
 
     #[test]
@@ -907,6 +948,28 @@ mod tests {
             twos_complement("340282366920938463463374607431768211455", false)[..17],
             [[0xFF; 16].as_slice(), &[0]].concat()
         );
+    }
+
+    #[test]
+    fn the_memo_returns_what_was_put_there_last() {
+        let long = [&b"X\0\0\x01\0"[..], &[b'a'; 1 << 16]].concat();
+        for (put, shown) in [
+            (&b"X\x01\0\0\0a"[..], "Str { length: 1,"),
+            (&long, "Str { length: 65536,"),
+            (b"K\x07", "Int(7)"),
+            (b"G?\xF8\0\0\0\0\0\0", "Float(1.5)"),
+            (b"U\x01\xFF", "Bytes { length: 1,"),
+            (b")", "Node(0)"),
+        ] {
+            for number in [0u32, 3, 4_000_000_000] {
+                let number = number.to_le_bytes();
+                let pickle = [b"Nr", &number[..], b"0", put, b"r", &number, b"0j", &number, b"."].concat();
+                let tree = Tree::new(Cow::Borrowed(&pickle));
+                let limits = Limits::default();
+                let ran = Machine::run(tree, 0..pickle.len(), PersistentIds::None, &limits, "test").unwrap();
+                assert!(format!("{:?}", ran.1).starts_with(shown), "{:?} is not {shown}", ran.1);
+            }
+        }
     }
 
     #[test]

@@ -17,6 +17,11 @@ pub(crate) type NodeId = u32;
 /// No node, no chunk, no extra.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// Thousands of tensors have a few sizes and strides between them.
+const SHAPES_KEPT: usize = 64;
+/// Longer shapes are rare.
+const SHAPE_RANK_MAX: usize = 4;
+
 /// A run of bytes in the pickle or its side buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Text {
@@ -151,6 +156,8 @@ pub(crate) struct Tree<'s> {
     pub(crate) side: Vec<u8>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) items: Vec<Raw>,
+    /// Where short tuples of integers stand that were added lately, by a hash of them.
+    shapes: [Run; SHAPES_KEPT],
     chunks: Vec<Chunk>,
     pub(crate) extras: Vec<Extra>,
     pub(crate) globals: Vec<Global>,
@@ -220,6 +227,7 @@ impl<'s> Tree<'s> {
             side: Vec::new(),
             nodes: Vec::new(),
             items: Vec::new(),
+            shapes: [Run::default(); SHAPES_KEPT],
             chunks: Vec::new(),
             extras: Vec::new(),
             globals: Vec::new(),
@@ -311,6 +319,11 @@ impl<'s> Tree<'s> {
         Raw::Node(self.nodes.len() as u32 - 1)
     }
 
+    /// Returns how much of the limit on values is used: nodes cost more than items.
+    pub(crate) fn values_held(&self) -> usize {
+        self.nodes.len().max(self.items.len() / 8)
+    }
+
     pub(crate) fn node(&self, id: NodeId) -> Node {
         self.nodes[id as usize]
     }
@@ -320,6 +333,18 @@ impl<'s> Tree<'s> {
         let start = self.items.len() as u32;
         self.items.extend_from_slice(values);
         Run { start, length: values.len() as u32 }
+    }
+
+    /// Returns where the items of a tuple are: behind the others, or where the same integers were put lately. Most of
+    /// what it costs to parse a file of many tensors is memory touched for the first time.
+    pub(crate) fn add_tuple_run(&mut self, values: &[Raw]) -> Run {
+        let Some(slot) = shape_slot(values) else { return self.add_run(values) };
+        let same = |pair: (&Raw, &Raw)| matches!(pair, (Raw::Int(a), Raw::Int(b)) if a == b);
+        let kept = self.run(self.shapes[slot]);
+        if kept.len() != values.len() || !kept.iter().zip(values).all(same) {
+            self.shapes[slot] = self.add_run(values);
+        }
+        self.shapes[slot]
     }
 
     pub(crate) fn run(&self, run: Run) -> &[Raw] {
@@ -474,6 +499,19 @@ impl<'s> Tree<'s> {
     }
 }
 
+/// Returns the place in [`Tree::shapes`] for a tuple, if it looks like sizes or strides.
+fn shape_slot(values: &[Raw]) -> Option<usize> {
+    if values.is_empty() || values.len() > SHAPE_RANK_MAX {
+        return None;
+    }
+    // Any odd number with bits all over mixes well enough: the golden ratio.
+    let hash = values.iter().try_fold(0u64, |hash, value| match value {
+        Raw::Int(value) => Some((hash ^ *value as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+        _ => None,
+    });
+    Some((hash? >> 32) as usize % SHAPES_KEPT)
+}
+
 /// Iterator over the items of a sequence.
 #[derive(Clone)]
 pub(crate) struct Items<'t> {
@@ -486,6 +524,7 @@ pub(crate) struct Items<'t> {
 impl Iterator for Items<'_> {
     type Item = Raw;
 
+    #[inline]
     fn next(&mut self) -> Option<Raw> {
         loop {
             if let Some(item) = self.here.next() {
@@ -515,6 +554,7 @@ impl<'t> Pairs<'t> {
 impl Iterator for Pairs<'_> {
     type Item = (Raw, Raw);
 
+    #[inline]
     fn next(&mut self) -> Option<(Raw, Raw)> {
         Some((self.items.next()?, self.items.next()?))
     }
@@ -528,6 +568,17 @@ mod tests {
     fn values_and_nodes_stay_small() {
         assert_eq!(size_of::<Raw>(), 16);
         assert_eq!(size_of::<Node>(), 16);
+    }
+
+    #[test]
+    fn tuples_of_the_same_integers_share_them() {
+        let mut tree = Tree::new(Cow::Borrowed(b""));
+        let mut run = |values: &[Raw]| tree.add_tuple_run(values).start;
+        let first = run(&[Raw::Int(4), Raw::Int(1)]);
+        assert_ne!(run(&[Raw::Int(1), Raw::Int(4)]), first);
+        assert_ne!(run(&[Raw::Int(4)]), first);
+        assert_eq!(run(&[Raw::Int(4), Raw::Int(1)]), first);
+        assert_ne!(run(&[Raw::Bool(true)]), run(&[Raw::Bool(true)]));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod walk;
 
 pub(crate) use self::nested::Nested;
 pub(crate) use self::storage::{Records, storage_class};
-pub(crate) use self::walk::Leaf as LeafRow;
 pub(crate) use self::walk::{
-    BareStorage, Component, PathStep, ROW, Setting, shadowed_keys, slot_dicts, walk, write_component,
+    BareStorage, Component, PathStep, ROW, Setting, shadowed_keys, slot_dicts, unwrapped, walk,
+    write_component,
 };

@@ -21,6 +21,11 @@ pub(crate) trait Records {
     fn record_name(&self, root: usize, key: &[u8], name: &mut Vec<u8>);
     /// Finds a record.
     fn find(&self, name: &[u8]) -> Option<usize>;
+    /// Returns whether this record is surely the one that [`Self::find`] would find for a key. A shortcut: writers number
+    /// storages as they meet them and mostly write them in that order.
+    fn is_record_of(&self, _record: usize, _root: usize, _key: &[u8]) -> bool {
+        false
+    }
     /// Returns the place of a record whose decoded length must be `bytes`.
     fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault>;
 }
@@ -36,6 +41,10 @@ pub(crate) struct StorageTable<'r> {
     pub(crate) is_hollow: bool,
     /// By number of the record: its storage, or [`UNUSED`].
     by_record: Vec<u32>,
+    /// The record behind the one found last.
+    next_record: usize,
+    /// The class met last: most files have one.
+    class: Option<(NodeId, StorageClass)>,
     missing: HashMap<Vec<u8>, u32>,
     nested: &'r Nested,
     /// Storages that no persistent id names, by the object they belong to or are.
@@ -46,7 +55,7 @@ pub(crate) struct StorageTable<'r> {
     /// Parts of storages, by the whole and their own key.
     views: HashMap<(u32, Vec<u8>), u32>,
     rows: Vec<StorageRow>,
-    /// Name of the record looked for last; kept for its memory.
+    /// Name of the record looked for last.
     name: Vec<u8>,
 }
 
@@ -74,6 +83,8 @@ impl<'r> StorageTable<'r> {
             byte_order: None,
             is_hollow: false,
             by_record: Vec::new(),
+            next_record: 0,
+            class: None,
             missing: HashMap::new(),
             views: HashMap::new(),
             rows: Vec::new(),
@@ -136,7 +147,11 @@ impl<'r> StorageTable<'r> {
         let &[_, class, key, _, numel, ..] = fields else { return Err(malformed("shorter than 5 fields")) };
         let class = class.node().ok_or_else(|| malformed("without a class"))?;
         let numel = count(tree, numel, "storage element count")?;
-        let (dtype, itemsize) = storage_class(tree, class)?;
+        let (dtype, itemsize) = match self.class {
+            Some((known, meaning)) if known == class => meaning,
+            _ => storage_class(tree, class)?,
+        };
+        self.class = Some((class, (dtype, itemsize)));
         let bytes = numel.checked_mul(itemsize).ok_or(Fault::Overflow { what: "storage length" })?;
         let key_bytes = tree.key_bytes(key);
         let key_bytes = key_bytes.ok_or_else(|| malformed("without a key that is text or integer"))?;
@@ -144,9 +159,7 @@ impl<'r> StorageTable<'r> {
         if let Some(place) = self.nested.place(pid) {
             return Ok(self.nested(pid, place, bytes, dtype));
         }
-        self.name.clear();
-        self.records.record_name(self.root, &key_bytes, &mut self.name);
-        let record = self.records.find(&self.name);
+        let record = self.find(&key_bytes);
         if self.by_record.is_empty() {
             self.by_record.resize(self.records.count(), UNUSED);
             self.rows.reserve(self.records.count());
@@ -164,20 +177,22 @@ impl<'r> StorageTable<'r> {
         }
         let index = self.rows.len() as u32;
         let mut row = StorageRow { name: StorageName::Id(pid), bytes, record: None, fault: None };
-        let name = || String::from_utf8_lossy(&self.name).into_owned();
         match record {
             Some(record) => {
                 self.by_record[record] = index;
                 match self.records.place(record, bytes) {
                     Ok(record) => row.record = Some(record),
                     Err(fault) => {
-                        row.fault = Some(Box::new(Fault::Record { record: name(), fault: Box::new(fault) }));
+                        let record = String::from_utf8_lossy(self.name(&key_bytes)).into_owned();
+                        row.fault = Some(Box::new(Fault::Record { record, fault: Box::new(fault) }));
                     }
                 }
             }
             None => {
-                self.missing.insert(self.name.clone(), index);
-                row.fault = Some(Box::new(Fault::MissingRecord { record: name() }));
+                let name = self.name(&key_bytes).to_vec();
+                let record = String::from_utf8_lossy(&name).into_owned();
+                self.missing.insert(name, index);
+                row.fault = Some(Box::new(Fault::MissingRecord { record }));
             }
         }
         self.rows.push(row);
@@ -274,10 +289,30 @@ impl<'r> StorageTable<'r> {
             StorageUse { index: *index, bytes, dtype: Some(dtype), byte_order: Some(ByteOrder::Little) };
         Ok((found, shape))
     }
+
+    /// Finds the record of a key. Its name is in `name` where there is none.
+    fn find(&mut self, key: &[u8]) -> Option<usize> {
+        let record = match self.records.is_record_of(self.next_record, self.root, key) {
+            true => self.next_record,
+            false => self.records.find(self.name(key))?,
+        };
+        self.next_record = record + 1;
+        Some(record)
+    }
+
+    /// Returns the full name of the record of a key, whether there is one or not.
+    fn name(&mut self, key: &[u8]) -> &[u8] {
+        self.name.clear();
+        self.records.record_name(self.root, key, &mut self.name);
+        &self.name
+    }
 }
 
-/// Returns the dtype of a storage class, `None` for untyped ones, and its bytes for each element it counts.
-pub(crate) fn storage_class(tree: &Tree<'_>, class: NodeId) -> Result<(Option<DType>, u64), Fault> {
+/// What a storage class says: a dtype, unless it is untyped, and the bytes of each element it counts.
+type StorageClass = (Option<DType>, u64);
+
+/// Returns what a storage class says.
+pub(crate) fn storage_class(tree: &Tree<'_>, class: NodeId) -> Result<StorageClass, Fault> {
     let unknown = || Fault::UnknownStorageClass { class: tree.global_name(class).unwrap_or_default() };
     let global = tree.global(class).filter(|global| global.known == Known::Storage).ok_or_else(unknown)?;
     match tree.bytes(global.name) {

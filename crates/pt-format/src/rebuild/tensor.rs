@@ -318,16 +318,16 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
 
         let (Some(dtype), Some(rank)) = (parsed.dtype, parsed.rank) else { return Ok(()) };
         let (shape, stride) = self.dims[parsed.dims_start..].split_at(rank.into());
-        let overflow = Fault::Overflow { what: "the tensor's extent" };
+        let overflow = || Fault::Overflow { what: "the tensor's extent" };
         geometry::numel(shape).ok_or(Fault::Overflow { what: "the number of elements" })?;
         let needs = match dtype.packing() {
-            Some(per_byte) => geometry::packed_bytes(shape, per_byte).ok_or(overflow)?,
-            None => match geometry::extent(shape, stride).ok_or(overflow.clone())? {
+            Some(per_byte) => geometry::packed_bytes(shape, per_byte).ok_or_else(overflow)?,
+            None => match geometry::extent(shape, stride).ok_or_else(overflow)? {
                 0 => 0,
                 extent => extent
                     .checked_add(parsed.storage_offset)
                     .and_then(|elements| elements.checked_mul(dtype.itemsize() as u64))
-                    .ok_or(overflow)?,
+                    .ok_or_else(overflow)?,
             },
         };
         if needs > storage.bytes {

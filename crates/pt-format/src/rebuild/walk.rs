@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::DefaultHashBuilder;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::checkpoint::ByteOrder;
 use crate::error::{Error, Result};
@@ -23,18 +23,14 @@ use crate::tensor::{Details, Flags, Layout, StorageRow, TensorRow};
 const NAMED_DEPTH_MAX: usize = 1024;
 /// All names and paths of a file together. 100,000 tensors of a large model have 6 MB.
 const NAME_BYTES_MAX: usize = 256 << 20;
+/// Names are mostly longer than this and shorter than twice as much.
+const NAME_BYTES_EXPECTED: usize = 24;
 /// What a component of a path costs beside its text, in an index.
 const STEP_BYTES: usize = size_of::<u32>();
 /// Sizes and strides of all tensors together: thousands of tensors may share one shape of many dimensions.
 const DIMS_MAX: usize = 32 << 20;
-/// Scalars nested deeper than this are no leaves.
-const LEAF_DEPTH_MAX: u32 = 64;
-/// Names of all leaves together. Further scalars are no leaves.
-const LEAF_NAME_BYTES_MAX: usize = 64 << 20;
-/// Sequences longer than this hold data, not labels: their scalars are no leaves.
-const LEAF_SEQUENCE_MAX: u32 = 64;
 /// Below this, comparing keys with each other is cheaper than hashing them.
-const SMALL_DICT: u32 = 8;
+const SMALL_DICT: usize = 8;
 
 /// One component of a path, linked to the one before.
 #[derive(Clone, Copy, Debug)]
@@ -59,13 +55,6 @@ pub(crate) enum Component {
     Constant(u32),
 }
 
-/// A plain scalar that stands in dicts and short sequences only: a label, an id.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Leaf {
-    pub(crate) step: u32,
-    pub(crate) value: Raw,
-}
-
 /// A storage that is a value itself, not merely what a tensor looks into.
 #[derive(Debug)]
 pub(crate) struct BareStorage {
@@ -81,7 +70,6 @@ pub(crate) struct Found {
     pub(crate) dims: Vec<u64>,
     pub(crate) names: String,
     pub(crate) steps: Vec<PathStep>,
-    pub(crate) leaves: Vec<Leaf>,
     /// By node: the number of the tensor or bare storage it is, plus [`ROW`]; below that, what the walk knows of it.
     pub(crate) states: Vec<u32>,
     /// Storages saved as such: where, and which, or why it is none.
@@ -108,22 +96,24 @@ pub(crate) struct Setting<'a> {
 /// Finds the tensors of a tree.
 pub(crate) fn walk(tree: &Tree<'_>, setting: Setting<'_>) -> Result<Found> {
     let Setting { records, nested, byte_order, limits } = setting;
+    // Most files have one record for each tensor, and matrices.
+    let expected = records.count().min(tree.nodes.len());
     let storages = StorageTable::new(records, nested);
-    let rebuilder = Rebuilder { tree, storages, limits, byte_order, dims: Vec::new() };
+    let rebuilder = Rebuilder { tree, storages, limits, byte_order, dims: Vec::with_capacity(4 * expected) };
+    let mut steps = Vec::with_capacity(1 + expected);
+    steps.push(PathStep { parent: 0, component: Component::Root, elided: true });
     let mut walk = Walk {
         tree,
         rebuilder,
         alias_budget: limits.alias_paths,
         tensor_path_bytes: 0,
-        leaf_path_bytes: 0,
         stack: Vec::new(),
         found: Found {
-            tensors: Vec::new(),
+            tensors: Vec::with_capacity(expected),
             storages: Vec::new(),
             dims: Vec::new(),
-            names: String::new(),
-            steps: vec![PathStep { parent: 0, component: Component::Root, elided: true }],
-            leaves: Vec::new(),
+            names: String::with_capacity(NAME_BYTES_EXPECTED * expected),
+            steps,
             states: vec![UNSEEN; tree.nodes.len()],
             bare_storages: Vec::new(),
             aliases_cut: false,
@@ -146,12 +136,8 @@ pub(crate) fn walk(tree: &Tree<'_>, setting: Setting<'_>) -> Result<Found> {
 struct Place {
     /// Inside a container that was walked before.
     again: bool,
-    /// Scalars here are leaves.
-    leaves: bool,
     /// Inside a composite tensor.
     part: bool,
-    /// Components of the path.
-    depth: u32,
 }
 
 struct Frame<'t> {
@@ -230,7 +216,6 @@ struct Walk<'t, 's, 'r> {
     rebuilder: Rebuilder<'t, 's, 'r>,
     alias_budget: usize,
     tensor_path_bytes: usize,
-    leaf_path_bytes: usize,
     stack: Vec<Frame<'t>>,
     found: Found,
 }
@@ -238,13 +223,12 @@ struct Walk<'t, 's, 'r> {
 impl<'t> Walk<'t, '_, '_> {
     /// Walks what one pickle left.
     fn root(&mut self, root: &Root) -> Result<()> {
-        let place = Place { leaves: true, ..Place::default() };
         let mut step = 0;
         for &component in &root.path {
             step = self.step(step, Component::Key(component));
         }
         match self.tree.elements(root.value).filter(|_| root.is_constants) {
-            None => self.visit(root.value, step, place)?,
+            None => self.visit(root.value, step, Place::default())?,
             Some(constants) => {
                 let step = self.step(step, Component::Fixed("CONSTANTS"));
                 let constants =
@@ -298,16 +282,10 @@ impl<'t> Walk<'t, '_, '_> {
         component: Component,
         value: Raw,
         parent: u32,
-        mut place: Place,
+        place: Place,
         elides: bool,
     ) -> Result<()> {
-        place.depth = place.depth.saturating_add(1);
-        place.leaves &= place.depth <= LEAF_DEPTH_MAX && !matches!(component, Component::KeyAt(_));
-        match value {
-            Raw::Node(_) => {}
-            _ if !place.leaves || place.again => return Ok(()),
-            _ => {}
-        }
+        let Raw::Node(_) = value else { return Ok(()) };
         let elided = elides
             && matches!(component, Component::Key(key)
                 if matches!(self.tree.str_bytes(key), Some(b"_modules" | b"_parameters" | b"_buffers")));
@@ -318,12 +296,7 @@ impl<'t> Walk<'t, '_, '_> {
 
     fn visit(&mut self, value: Raw, step: u32, place: Place) -> Result<()> {
         let value = unwrapped(self.tree, value);
-        let Raw::Node(node) = value else {
-            if place.leaves && !matches!(value, Raw::Bytes { .. }) {
-                self.leaf(step, value);
-            }
-            return Ok(());
-        };
+        let Raw::Node(node) = value else { return Ok(()) };
         if let Node::Persistent(pid) = self.tree.node(node) {
             self.bare_storage(node, self.tree.items[pid as usize], step);
             return Ok(());
@@ -331,15 +304,13 @@ impl<'t> Walk<'t, '_, '_> {
         if let Some(tensor) = self.found.states[node as usize].checked_sub(ROW) {
             return self.alias(tensor, step, place);
         }
-        let Some(mut place) = self.enter(node, place) else { return Ok(()) };
+        let Some(place) = self.enter(node, place) else { return Ok(()) };
         match self.tree.node(node) {
             Node::Tuple(run) => {
-                place.leaves &= run.length <= LEAF_SEQUENCE_MAX;
                 let items = self.tree.run_items(run);
                 self.open(Some(node), step, place, Children::Items { items, position: 0 });
             }
             Node::List(sequence) => {
-                place.leaves &= sequence.length <= LEAF_SEQUENCE_MAX;
                 let items = self.tree.sequence(sequence);
                 self.open(Some(node), step, place, Children::Items { items, position: 0 });
             }
@@ -360,23 +331,6 @@ impl<'t> Walk<'t, '_, '_> {
         let storage = self.rebuilder.storages.storage(self.tree, pid).map(|storage| storage.index);
         *state = storage.as_ref().map_or(DONE, |index| ROW + index);
         self.found.bare_storages.push(BareStorage { step, storage });
-    }
-
-    /// Notes a scalar, as long as the names of all of them stay within bounds.
-    fn leaf(&mut self, step: u32, value: Raw) {
-        let mut at = step;
-        while at != 0 && self.leaf_path_bytes <= LEAF_NAME_BYTES_MAX {
-            let here = self.found.steps[at as usize];
-            self.leaf_path_bytes += STEP_BYTES
-                + match here.component {
-                    Component::Key(Raw::Str { length, .. }) => length as usize,
-                    _ => 0,
-                };
-            at = here.parent;
-        }
-        if self.leaf_path_bytes <= LEAF_NAME_BYTES_MAX {
-            self.found.leaves.push(Leaf { step, value });
-        }
     }
 
     /// Returns the place for the content of a container, or `None` when it is not to be walked: it is around us, or was
@@ -407,8 +361,7 @@ impl<'t> Walk<'t, '_, '_> {
     }
 
     fn open_set(&mut self, node: NodeId, items: Items<'t>, step: u32, place: Place) {
-        // Elements of a set all have the same name: none of them is a label.
-        self.open(Some(node), step, Place { leaves: false, ..place }, Children::Unordered(items));
+        self.open(Some(node), step, place, Children::Unordered(items));
     }
 
     fn open_pairs(&mut self, opened: NodeId, dict: Raw, step: u32, place: Place, elides: bool) {
@@ -426,24 +379,21 @@ impl<'t> Walk<'t, '_, '_> {
         let tree = self.tree;
         let Node::Object { callable, args, extra } = tree.node(node) else { return Ok(()) };
         let known = tree.known(callable);
-        // Only plain containers hold leaves; an object's insides are its own business.
-        let inside = Place { leaves: false, ..place };
         let is_dict = known.is_dict();
 
         // The last frame pushed is walked first: arguments, items, state. The first one closes the object.
         let extra = tree.extra(extra);
-        self.open_parts(Some(node), step, inside, Vec::new());
+        self.open_parts(Some(node), step, place, Vec::new());
         for state in tree.sequence(extra.states).collect::<Vec<_>>().into_iter().rev() {
-            self.open_state(state, step, inside, is_dict);
+            self.open_state(state, step, place, is_dict);
         }
         if extra.pairs.length > 0 {
             let pairs = Pairs::of(tree.sequence(extra.pairs));
-            let place = if is_dict { place } else { inside };
             self.open(None, step, place, Children::Pairs(Entries::of(tree, pairs)));
         }
         if extra.appended.length > 0 {
             let items = tree.sequence(extra.appended);
-            self.open(None, step, inside, Children::Items { items, position: 0 });
+            self.open(None, step, place, Children::Items { items, position: 0 });
         }
         match known {
             Known::OrderedDict => self.open_pair_list(args, step, place),
@@ -452,12 +402,12 @@ impl<'t> Walk<'t, '_, '_> {
                 let list = tree.args(args).first().and_then(|list| list.node());
                 let elements = list.and_then(|list| Some((list, tree.elements(Raw::Node(list))?)));
                 if let Some((list, items)) = elements
-                    && let Some(place) = self.enter(list, inside)
+                    && let Some(place) = self.enter(list, place)
                 {
                     self.open_set(list, items, step, place);
                 }
             }
-            _ => self.open_args(args, step, inside),
+            _ => self.open_args(args, step, place),
         }
         Ok(())
     }
@@ -549,14 +499,13 @@ impl<'t> Walk<'t, '_, '_> {
             details,
         })?;
         // The last frame pushed is walked first: state, parts.
-        let inside = Place { leaves: false, ..place };
         if !parsed.parts.is_empty() {
-            self.open_parts(None, step, Place { part: true, ..inside }, parsed.parts);
+            self.open_parts(None, step, Place { part: true, ..place }, parsed.parts);
         }
         if let Some(state) = parsed.state {
             // The tensors of a wrapper subclass are its attributes.
-            let part = inside.part || parsed.layout == Layout::Wrapper;
-            self.open_state(state, step, Place { part, ..inside }, false);
+            let part = place.part || parsed.layout == Layout::Wrapper;
+            self.open_state(state, step, Place { part, ..place }, false);
         }
         Ok(())
     }
@@ -640,7 +589,7 @@ impl<'t> Walk<'t, '_, '_> {
 }
 
 /// Looks through the calls that TorchScript puts around lists and dicts, as far as `Value` does.
-fn unwrapped(tree: &Tree<'_>, mut value: Raw) -> Raw {
+pub(crate) fn unwrapped(tree: &Tree<'_>, mut value: Raw) -> Raw {
     for _ in 0..JIT_WRAPPERS_MAX {
         let Some(Node::Object { callable, args, .. }) = value.node().map(|node| tree.node(node)) else {
             break;
@@ -667,17 +616,18 @@ pub(crate) fn slot_dicts(tree: &Tree<'_>, state: Raw) -> Option<[Option<NodeId>;
 
 /// What few tensors have, if this one has any of it.
 fn details(parsed: &mut Parsed) -> Option<Arc<Details>> {
-    let details = Details {
-        fault: parsed.fault.take(),
-        quantizer: parsed.quantizer.take(),
-        coalesced: parsed.coalesced,
-        state: parsed.state,
-        parts: parsed.parts.clone(),
-    };
-    let Details { fault, quantizer, coalesced, state, parts } = &details;
+    let Parsed { fault, quantizer, coalesced, state, parts, .. } = parsed;
     let any =
         fault.is_some() || quantizer.is_some() || coalesced.is_some() || state.is_some() || !parts.is_empty();
-    any.then(|| Arc::new(details))
+    any.then(|| {
+        Arc::new(Details {
+            fault: fault.take(),
+            quantizer: quantizer.take(),
+            coalesced: *coalesced,
+            state: *state,
+            parts: parts.clone(),
+        })
+    })
 }
 
 /// Writes a path component as Python's `str()` shows the key.
@@ -705,14 +655,10 @@ pub(crate) fn write_component(tree: &Tree<'_>, component: Component, out: &mut S
     }
 }
 
-/// The rest of 64 bits numbers the entry.
-const HASH_BITS: u64 = 0xFFFF_FFFF << 32;
-
 /// Returns the positions of pairs whose key is set again later: the last value counts.
 pub(crate) fn shadowed_keys(tree: &Tree<'_>, pairs: Pairs<'_>) -> Vec<u32> {
-    let count = pairs.clone().count() as u32;
     let mut shadowed = Vec::new();
-    if count <= SMALL_DICT {
+    if pairs.clone().nth(SMALL_DICT).is_none() {
         for (position, (key, _)) in pairs.clone().enumerate() {
             let key = Key::of(tree, key);
             if pairs.clone().skip(position + 1).any(|(later, _)| Key::of(tree, later) == key) {
@@ -721,28 +667,52 @@ pub(crate) fn shadowed_keys(tree: &Tree<'_>, pairs: Pairs<'_>) -> Vec<u32> {
         }
         return shadowed;
     }
-    // Sorted by hash, equal keys stand together, earlier ones first: far quicker than a table for keys that hardly ever
-    // repeat.
+    // Keys hardly ever repeat. A bit for each hash singles out those that may; only they are compared.
     let hasher = DefaultHashBuilder::default();
-    let keys: Vec<Raw> = pairs.map(|(key, _)| key).collect();
-    let mut order: Vec<u64> = (0..)
-        .zip(&keys)
-        .map(|(position, key)| hasher.hash_one(Key::of(tree, *key)) & HASH_BITS | position)
-        .collect();
-    order.sort_unstable();
-    let key_at = |entry: u64| Key::of(tree, keys[(entry & !HASH_BITS) as usize]);
-    for (at, &entry) in order.iter().enumerate() {
-        let mut later = order[at + 1..].iter().take_while(|&&other| other & HASH_BITS == entry & HASH_BITS);
-        if later.any(|&other| key_at(entry) == key_at(other)) {
-            shadowed.push((entry & !HASH_BITS) as u32);
+    let hashes: Vec<u32> = pairs.clone().map(|(key, _)| hasher.hash_one(Key::of(tree, key)) as u32).collect();
+    let (mut once, mut twice) = (HashBits::for_count(hashes.len()), HashBits::for_count(hashes.len()));
+    for &hash in &hashes {
+        if !once.insert(hash) {
+            twice.insert(hash);
         }
+    }
+    let suspects = (0u32..).zip(pairs).zip(hashes).filter(|(_, hash)| twice.contains(*hash));
+    let mut latest = HashMap::new();
+    for ((position, (key, _)), _) in suspects {
+        shadowed.extend(latest.insert(Key::of(tree, key), position));
     }
     shadowed.sort_unstable();
     shadowed
 }
 
+/// A set of hashes that takes some for others: one bit for each, in a field of 16 for each that is expected.
+struct HashBits(Vec<u64>);
+
+impl HashBits {
+    fn for_count(count: usize) -> Self {
+        Self(vec![0; (count / 4).next_power_of_two()])
+    }
+
+    fn place(&self, hash: u32) -> (usize, u64) {
+        ((hash as usize / 64) & (self.0.len() - 1), 1 << (hash % 64))
+    }
+
+    /// Puts a hash in; false when it, or one taken for it, is there.
+    fn insert(&mut self, hash: u32) -> bool {
+        let (word, bit) = self.place(hash);
+        let is_new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        is_new
+    }
+
+    fn contains(&self, hash: u32) -> bool {
+        let (word, bit) = self.place(hash);
+        self.0[word] & bit != 0
+    }
+}
+
 /// A dict key by what makes it equal to others in Python: `1`, `True` and `1.0` are one key.
-#[derive(PartialEq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 enum Key<'t> {
     None,
     Str(&'t [u8]),

@@ -1,0 +1,261 @@
+//! Building, opening and asking an index, beside what nobody can undercut: open, fstat, read, close of every file.
+//!
+//! `cargo bench --bench index`. `PTVIEW_FILES` sets the size of the large index that is synthesised (default 1,000,000 files),
+//! `PTVIEW_TORCH` names a Python with torch, whose `torch.load` of each file then runs beside. Files are made once, in the
+//! target folder. Every figure is the median of rounds in which the candidates take turns.
+
+mod common;
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use pt_format::write::{self, Object, Tensor};
+use pt_format::{Checkpoint, Limits};
+use pt_index::{BuildOptions, Index, IndexBuilder, Stamp, build_folder};
+
+const SMALL_FILES: usize = 20_000;
+const ROUNDS: usize = 7;
+
+fn sample(number: usize) -> Vec<u8> {
+    let values = vec![number as f32; 64 * 64];
+    let x = Tensor::new::<f32>(&[64, 64], &values).unwrap();
+    write::to_vec(&Object::dict([("x", x.into()), ("y", Object::from(number as i64 % 1000))])).unwrap()
+}
+
+/// `{x: float32[64, 64], y: int}` in each file.
+fn folder_of_samples(count: usize) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("samples-{count}"));
+    let done = folder.with_extension("done");
+    if !done.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        for number in 0..count {
+            fs::write(folder.join(format!("sample_{number:06}.pt")), sample(number)).unwrap();
+        }
+        File::create(done).unwrap();
+    }
+    folder
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn timed<T>(run: impl FnOnce() -> T) -> (Duration, T) {
+    let start = Instant::now();
+    let out = run();
+    (start.elapsed(), out)
+}
+
+fn options(jobs: usize) -> BuildOptions {
+    BuildOptions { fail_on_error: true, jobs, ..BuildOptions::default() }
+}
+
+/// The floor: nothing but the system calls that reading a file takes, and the walk that finds it.
+fn read_each(folder: &Path) -> u64 {
+    let mut buffer = vec![0; 128 << 10];
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort_unstable();
+    let mut sum = 0;
+    for path in paths {
+        let file = File::open(path).unwrap();
+        let size = file.metadata().unwrap().len() as usize;
+        file.read_exact_at(&mut buffer[..size], 0).unwrap();
+        sum += black_box(&buffer[..size]).len() as u64;
+    }
+    sum
+}
+
+fn building(folder: &Path) {
+    println!("\nbuild, {SMALL_FILES} files of {{x: float32[64, 64], y: int}}, warm");
+    let (mut floor, mut one, mut all, mut again, mut some) = (vec![], vec![], vec![], vec![], vec![]);
+    let mut bytes = 0;
+    for _ in 0..ROUNDS {
+        floor.push(timed(|| read_each(folder)).0);
+        let (time, built) = timed(|| build_folder(folder, None, &options(1), |_| {}).unwrap());
+        one.push(time);
+        assert_eq!((built.parsed, built.index.tensor_count()), (SMALL_FILES, SMALL_FILES));
+        bytes = built.index.as_bytes().len();
+        all.push(timed(|| build_folder(folder, None, &options(0), |_| {}).unwrap()).0);
+        let (time, again_built) =
+            timed(|| build_folder(folder, Some(&built.index), &options(0), |_| {}).unwrap());
+        assert_eq!((again_built.parsed, again_built.unchanged), (0, SMALL_FILES));
+        again.push(time);
+        // One in a thousand changed.
+        for number in (0..SMALL_FILES).step_by(1000) {
+            fs::write(folder.join(format!("sample_{number:06}.pt")), sample(number)).unwrap();
+        }
+        let (time, some_built) =
+            timed(|| build_folder(folder, Some(&built.index), &options(0), |_| {}).unwrap());
+        assert_eq!(some_built.parsed, SMALL_FILES / 1000);
+        some.push(time);
+    }
+    let floor = median(floor);
+    let show = |what: &str, time: Duration| {
+        println!(
+            "  {what:<44} {time:>9.1?}  {:>9.0} files/s  {:.2}x floor",
+            SMALL_FILES as f64 / time.as_secs_f64(),
+            time.as_secs_f64() / floor.as_secs_f64()
+        );
+    };
+    show("floor: open, fstat, read, close, 1 thread", floor);
+    show("full build, 1 thread", median(one));
+    let full = median(all);
+    show("full build, all threads", full);
+    let (again, some) = (median(again), median(some));
+    show("nothing changed, all threads", again);
+    show("1 in 1,000 changed, all threads", some);
+    println!("  changed / full: {:.3}", some.as_secs_f64() / full.as_secs_f64());
+    println!("  {:.1} bytes of index a file", bytes as f64 / SMALL_FILES as f64);
+}
+
+/// `torch.load` of each file, by the clock of one Python process that has imported torch.
+fn torch(folder: &Path) {
+    const FILES: usize = 2000;
+    let Ok(python) = std::env::var("PTVIEW_TORCH") else {
+        return println!("\ntorch: PTVIEW_TORCH is not set");
+    };
+    let program = format!(
+        "import sys, time, torch, pathlib\n\
+         torch.set_num_threads(1)\n\
+         paths = sorted(pathlib.Path(sys.argv[1]).iterdir())[:{FILES}]\n\
+         for p in paths[:100]: torch.load(p)\n\
+         t = time.perf_counter()\n\
+         for p in paths: torch.load(p)\n\
+         print((time.perf_counter() - t) / len(paths))"
+    );
+    let output = Command::new(python).args(["-c", &program]).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let each: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    let (time, _) = timed(|| build_folder(folder, None, &options(1), |_| {}).unwrap());
+    let ours = time.as_secs_f64() / SMALL_FILES as f64;
+    println!(
+        "\ntorch.load of each: {:.1} µs a file; full build, 1 thread: {:.1} µs; {:.1}x",
+        each * 1e6,
+        ours * 1e6,
+        each / ours
+    );
+}
+
+/// An index of so many like files, made of a few that were parsed.
+fn synthesised(files: usize) -> Index {
+    synthesised_with(files, |number| format!("train/{:03}/sample_{number:07}.pt", number / 1000))
+}
+
+fn synthesised_with(files: usize, path_of: impl Fn(usize) -> String) -> Index {
+    let limits = Limits::default();
+    let bytes: Vec<Vec<u8>> = (0..16).map(sample).collect();
+    let checkpoints: Vec<_> = bytes.iter().map(|bytes| Checkpoint::parse(bytes, &limits).unwrap()).collect();
+    let mut builder = IndexBuilder::default();
+    for number in 0..files {
+        let stamp =
+            Stamp { size: 17_000, modified_ns: 1_700_000_000_000_000_000 + number as i64 * 12_345_678 };
+        builder.add(&path_of(number), stamp, &checkpoints[number % 16]).unwrap();
+    }
+    builder.finish().unwrap()
+}
+
+/// Opens an index the way a reader does: a map and a header check.
+fn open(path: &Path) -> Index {
+    // SAFETY: the file is this benchmark's own; nobody changes it.
+    unsafe { pt_view::open_index(path) }.unwrap()
+}
+
+fn resident_peak() -> u64 {
+    let mut status = String::new();
+    File::open("/proc/self/status").unwrap().read_to_string(&mut status).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn opening_and_asking(largest: usize) {
+    println!("\nopen and ask, synthesised indexes of like files, warm");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let sizes = [1_000, 10_000, 100_000, largest];
+    for files in sizes {
+        let path = folder.join(format!("synthesised-{files}.ptidx"));
+        let (time, index) = timed(|| synthesised(files));
+        pt_index::save(&index, &path).unwrap();
+        let bytes = index.as_bytes().len();
+        drop(index);
+        let opened = median((0..101).map(|_| timed(|| open(&path)).0).collect());
+        let index = open(&path);
+        // What front-coding leaves of them: the same files with paths of one letter lack it.
+        let bytes_of_paths =
+            bytes - synthesised_with(files, |number| number.to_string()[..1].to_owned()).as_bytes().len();
+        println!(
+            "  {files:>9} files: open {opened:>8.1?}; made in {time:.1?}; {:.1} bytes a file, paths included ({:.1} without)",
+            bytes as f64 / files as f64,
+            (bytes - bytes_of_paths) as f64 / files as f64
+        );
+        if files >= 100_000 {
+            ask(&index, files);
+        }
+    }
+    println!("  peak resident memory of this process: {} MiB", resident_peak() >> 20);
+}
+
+/// Looks things up at random, each a thousand times for a warm and honest mean.
+fn ask(index: &Index, files: usize) {
+    const LOOKUPS: usize = 200_000;
+    let numbers: Vec<usize> = (0..LOOKUPS).map(|at| at.wrapping_mul(2_654_435_761) % files).collect();
+    let paths: Vec<String> = numbers.iter().map(|&number| index.file(number).unwrap().path()).collect();
+    let each = |what: &str, run: &dyn Fn(usize) -> u64| {
+        let mean = |_| {
+            let (time, sum) = timed(|| (0..LOOKUPS).map(run).fold(0u64, u64::wrapping_add));
+            black_box(sum);
+            time / LOOKUPS as u32
+        };
+        println!("    {what:<34} {:>7.1?}", median((0..5).map(mean).collect()));
+    };
+    each("file by number: its size", &|at| index.file(numbers[at]).unwrap().stamp().size);
+    each("file by path", &|at| index.find_file(&paths[at]).unwrap().row() as u64);
+    each("tensor by name in a file", &|at| {
+        let file = index.file(numbers[at]).unwrap();
+        file.tensor("x").unwrap().row() as u64
+    });
+    each("tensor by (path, name)", &|at| {
+        index.find_file(&paths[at]).unwrap().tensor("x").unwrap().row() as u64
+    });
+    each("tensor by number: its place", &|at| {
+        index.tensor(numbers[at]).unwrap().storage().unwrap().record().unwrap().data_offset
+    });
+    let column = index.column("y").unwrap().as_ints().unwrap();
+    each("label by number, in its column", &|at| column[numbers[at]] as u64);
+    each("path by number", &|at| index.file(numbers[at]).unwrap().path().len() as u64);
+}
+
+fn one_large_file() {
+    println!("\nask an index of one file with 100,000 tensors, warm");
+    let path = common::many_small_tensors(Path::new(env!("CARGO_TARGET_TMPDIR")), 100_000);
+    let index = pt_index::build_file(&path, &Limits::default()).unwrap();
+    let file = index.file(0).unwrap();
+    let names: Vec<&str> = (0..100_000)
+        .map(|at| at * 7919 % 100_000)
+        .map(|number| file.tensor_at(number).unwrap().name())
+        .collect();
+    let mean = |_| {
+        let (time, found) = timed(|| names.iter().filter(|name| file.tensor(name).is_some()).count());
+        assert_eq!(found, 100_000);
+        time / 100_000
+    };
+    println!("  tensor by name {:>7.1?}", median((0..5).map(mean).collect()));
+}
+
+fn main() {
+    // `cargo test` runs benchmarks for a moment, to see that they do.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let files = std::env::var("PTVIEW_FILES").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
+    let folder = folder_of_samples(SMALL_FILES);
+    building(&folder);
+    torch(&folder);
+    one_large_file();
+    opening_and_asking(files);
+}

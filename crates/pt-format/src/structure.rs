@@ -1,0 +1,247 @@
+//! The structure of the saved object: which containers hold its tensors and labels, in which order, under which keys.
+//!
+//! An index keeps it, so that samples can be put together again without reading their pickle. Depth-first with a stack
+//! of its own; a container met again is named, not walked again, so the work is linear in the value tree.
+
+use std::iter::Peekable;
+use std::vec::IntoIter;
+
+use crate::checkpoint::Checkpoint;
+use crate::pickle::{Items, Known, Node, NodeId, Pairs, Raw, Value};
+use crate::rebuild::{ROW, shadowed_keys, unwrapped};
+
+/// Containers nested deeper than this are opaque: no honest sample is.
+const DEPTH_MAX: usize = 64;
+/// Sequences longer than this hold data, not labels: where one of their elements is a scalar, they are opaque.
+const LABELS_MAX: u32 = 64;
+const UNSEEN: u32 = u32::MAX;
+
+/// What a [`Part`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PartKind {
+    /// `dict`: its parts follow.
+    Dict,
+    /// `collections.OrderedDict`: its parts follow.
+    OrderedDict,
+    /// `list`: its parts follow.
+    List,
+    /// `tuple`: its parts follow.
+    Tuple,
+    /// The tensor with this number.
+    Tensor(usize),
+    /// A plain scalar: `None`, `bool`, `int` of 64 bits, `float` or `str`.
+    Leaf,
+    /// The container that is the part with this number, met again.
+    Same(usize),
+    /// Anything else: objects of classes, bytes, sets, long lists of scalars, what is nested too deep.
+    Opaque,
+}
+
+/// One part of the saved object.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'c> {
+    /// What it is.
+    pub kind: PartKind,
+    /// The value itself.
+    pub value: Value<'c>,
+    /// Its key, if it stands in a dict.
+    pub key: Option<Value<'c>>,
+    /// Its position in the container around it.
+    pub position: u32,
+    /// How many containers are around it.
+    pub depth: usize,
+}
+
+/// Iterator over the parts of the saved object, each container before its content.
+pub struct Structure<'c> {
+    checkpoint: &'c Checkpoint<'c>,
+    root: Option<Raw>,
+    stack: Vec<Frame<'c>>,
+    /// By node: the number of its part.
+    numbers: Vec<u32>,
+    count: u32,
+}
+
+struct Frame<'c> {
+    children: Children<'c>,
+    position: u32,
+}
+
+enum Children<'c> {
+    Items(Items<'c>),
+    /// With the positions of pairs whose key is set again.
+    Pairs(Pairs<'c>, Peekable<IntoIter<u32>>),
+    /// `OrderedDict([[key, value], …])`, as Python 2 writes it.
+    PairList(Items<'c>),
+}
+
+impl<'c> Structure<'c> {
+    pub(crate) fn new(checkpoint: &'c Checkpoint<'c>) -> Self {
+        Self {
+            checkpoint,
+            root: Some(checkpoint.values().raw),
+            stack: Vec::new(),
+            numbers: vec![UNSEEN; checkpoint.tree.nodes.len()],
+            count: 0,
+        }
+    }
+
+    fn part(&mut self, key: Option<Raw>, value: Raw, position: u32) -> Part<'c> {
+        let depth = self.stack.len();
+        let kind = self.enter(value);
+        let checkpoint = self.checkpoint;
+        self.count += 1;
+        Part {
+            kind,
+            value: Value { checkpoint, raw: value },
+            key: key.map(|raw| Value { checkpoint, raw }),
+            position,
+            depth,
+        }
+    }
+
+    /// Tells what a value is; a container's content comes next.
+    fn enter(&mut self, value: Raw) -> PartKind {
+        let tree = &self.checkpoint.tree;
+        let node = match unwrapped(tree, value) {
+            Raw::Node(node) => node,
+            Raw::Bytes { .. } => return PartKind::Opaque,
+            text @ Raw::Str { .. } => {
+                let is_text = tree.str_bytes(text).is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
+                return if is_text { PartKind::Leaf } else { PartKind::Opaque };
+            }
+            Raw::None | Raw::Bool(_) | Raw::Int(_) | Raw::Float(_) => return PartKind::Leaf,
+        };
+        let (kind, children) = match tree.node(node) {
+            Node::Persistent(_) => return PartKind::Opaque,
+            _ if self.checkpoint.node_states[node as usize] >= ROW => {
+                return PartKind::Tensor((self.checkpoint.node_states[node as usize] - ROW) as usize);
+            }
+            _ if self.numbers[node as usize] != UNSEEN => {
+                return PartKind::Same(self.numbers[node as usize] as usize);
+            }
+            _ if self.stack.len() >= DEPTH_MAX => return PartKind::Opaque,
+            Node::Dict(sequence) => (PartKind::Dict, self.pairs(Pairs::of(tree.sequence(sequence)))),
+            Node::Object { callable, args, extra } if tree.known(callable) == Known::OrderedDict => {
+                let children = match tree.args(args).first().and_then(|list| list.node()) {
+                    // A list that several dicts share is walked once.
+                    Some(list) => {
+                        if std::mem::replace(&mut self.numbers[list as usize], self.count) != UNSEEN {
+                            return PartKind::Opaque;
+                        }
+                        Children::PairList(tree.elements(Raw::Node(list)).unwrap_or_else(|| tree.no_items()))
+                    }
+                    None => self.pairs(Pairs::of(tree.sequence(tree.extra(extra).pairs))),
+                };
+                (PartKind::OrderedDict, children)
+            }
+            Node::List(sequence) if self.holds_parts(sequence.length, tree.sequence(sequence)) => {
+                (PartKind::List, Children::Items(tree.sequence(sequence)))
+            }
+            Node::Tuple(run) if self.holds_parts(run.length, tree.run_items(run)) => {
+                (PartKind::Tuple, Children::Items(tree.run_items(run)))
+            }
+            _ => return PartKind::Opaque,
+        };
+        self.open(node, children);
+        kind
+    }
+
+    fn pairs(&self, pairs: Pairs<'c>) -> Children<'c> {
+        let shadowed = shadowed_keys(&self.checkpoint.tree, pairs.clone());
+        Children::Pairs(pairs, shadowed.into_iter().peekable())
+    }
+
+    fn holds_parts(&self, length: u32, mut items: Items<'_>) -> bool {
+        length <= LABELS_MAX || items.all(|item| matches!(item, Raw::Node(_)))
+    }
+
+    fn open(&mut self, node: NodeId, children: Children<'c>) {
+        self.numbers[node as usize] = self.count;
+        self.stack.push(Frame { children, position: 0 });
+    }
+}
+
+impl<'c> Iterator for Structure<'c> {
+    type Item = Part<'c>;
+
+    fn next(&mut self) -> Option<Part<'c>> {
+        if let Some(root) = self.root.take() {
+            return Some(self.part(None, root, 0));
+        }
+        let tree = &self.checkpoint.tree;
+        loop {
+            let frame = self.stack.last_mut()?;
+            let child = match &mut frame.children {
+                Children::Items(items) => items.next().map(|value| (None, value)),
+                Children::Pairs(pairs, shadowed) => loop {
+                    match pairs.next() {
+                        Some(_) if shadowed.next_if_eq(&frame.position).is_some() => frame.position += 1,
+                        pair => break pair.map(|(key, value)| (Some(key), value)),
+                    }
+                },
+                Children::PairList(list) => list.find_map(|pair| {
+                    let mut pair = tree.elements(pair)?;
+                    Some((Some(pair.next()?), pair.next()?))
+                }),
+            };
+            let Some((key, value)) = child else {
+                self.stack.pop();
+                continue;
+            };
+            let position = frame.position;
+            frame.position += 1;
+            return Some(self.part(key, value, position));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::write::{self, Object, Tensor};
+
+    #[test]
+    fn parts_come_in_order_with_what_is_around_them() {
+        let long = Object::list((0..100).map(Object::from));
+        let object = Object::dict([
+            ("x", Tensor::new::<u8>(&[1], &[7]).unwrap().into()),
+            ("meta", Object::list([Object::from(3), Object::from("id")])),
+            ("long", long),
+            ("y", Object::from(1.5)),
+        ]);
+        let bytes = write::to_vec(&object).unwrap();
+        let checkpoint = Checkpoint::parse(&bytes, &Limits::default()).unwrap();
+        let parts: Vec<_> =
+            checkpoint.structure().map(|part| (part.kind, part.position, part.depth)).collect();
+        assert_eq!(
+            parts,
+            [
+                (PartKind::Dict, 0, 0),
+                (PartKind::Tensor(0), 0, 1),
+                (PartKind::List, 1, 1),
+                (PartKind::Leaf, 0, 2),
+                (PartKind::Leaf, 1, 2),
+                (PartKind::Opaque, 2, 1),
+                (PartKind::Leaf, 3, 1),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_contains_itself_is_named_and_not_walked_again() {
+        // l = []; l.append(l); {"a": l, "b": l}
+        let pickle = b"\x80\x02}(X\x01\x00\x00\x00a]q\x01h\x01aX\x01\x00\x00\x00bh\x01u.";
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        archive.start_file("a/data.pkl", zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(pickle).unwrap();
+        let bytes = archive.finish().unwrap().into_inner();
+        let checkpoint = Checkpoint::parse(&bytes, &Limits::default()).unwrap();
+        let kinds: Vec<_> = checkpoint.structure().map(|part| part.kind).collect();
+        assert_eq!(kinds, [PartKind::Dict, PartKind::List, PartKind::Same(1), PartKind::Same(1)]);
+    }
+}
