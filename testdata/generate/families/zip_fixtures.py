@@ -16,7 +16,7 @@ from .. import samples
 from ..models import TinyModel
 from ..registry import Registry
 from ..writers.rawpickle import Call, four_floats, mini_zip
-from ..writers.rawzip import Member, raw_zip
+from ..writers.rawzip import Member, raw_zip, rezip
 from ..writers.torch_files import Skip, put, save, zip_bytes
 from .old_torch import old_file
 
@@ -226,6 +226,15 @@ def _arrays(r: Registry) -> None:
         "XLA and other devices: tensors saved as numpy arrays",
         put(lambda: mini_zip(from_device(), {})),
     )
+
+    def deflated(path: str) -> None:
+        rezip(zip_bytes({"arr": np.arange(3.0)}), path, zipfile.ZIP_DEFLATED)
+
+    note = "an array in a deflated pickle: it has no place in the file"
+    r.error("zip/numpy_deflated.pt", "zip", note, deflated, "compressed")
+    note = "a bfloat16 tensor of another device, saved as a float32 array"
+    tensor = Call(torch._utils._rebuild_xla_tensor, np.ones(3, dtype=np.float32), torch.bfloat16, "xla:0", False)
+    r.error("zip/device_from_numpy_converted.pt", "zip", note, put(lambda: mini_zip({"t": tensor}, {})), "dtype")
 
 
 def renamed(archive: BinaryIO, path: str, names: list[tuple[bytes, bytes]]) -> None:

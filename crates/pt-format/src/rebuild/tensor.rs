@@ -176,7 +176,10 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             Ok(dtype) if parsed.dtype == Some(dtype) => return,
             Ok(dtype) => {
                 parsed.dtype = Some(dtype);
-                Fault::Malformed { what: "the dtype of its array", problem: "another, and is not converted" }
+                Fault::Malformed {
+                    what: "the numpy array it is saved as",
+                    problem: "of another dtype; load it with torch and save it again",
+                }
             }
             Err(fault) => fault,
         };
