@@ -33,7 +33,7 @@ fn exhaust(bytes: &[u8]) -> bool {
     let Ok(opened) = Opened::new(bytes) else { return false };
     let _ = opened.checkpoint.check();
     let _ = opened.checkpoint.values().to_plain();
-    let _ = opened.checkpoint.leaves().count();
+    let _ = opened.checkpoint.structure().count();
     read_all(&opened.index, bytes);
     true
 }

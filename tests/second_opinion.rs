@@ -14,6 +14,11 @@ fn the_zip_crate_sees_the_same_records() {
     let (mut files, mut records, mut refused) = (0, 0, Vec::new());
     for fixture in readable_fixtures() {
         let bytes = fixture.bytes();
+        // The zip crate also finds archives that end somewhere inside other files.
+        if !bytes.starts_with(b"PK") {
+            refused.push(fixture.name);
+            continue;
+        }
         let Ok(mut theirs) = ZipArchive::new(Cursor::new(&bytes)) else {
             refused.push(fixture.name);
             continue;

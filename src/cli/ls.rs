@@ -169,12 +169,17 @@ fn peculiarities(entry: TensorEntry<'_>) -> Vec<(&'static str, Value)> {
         flag("neg", Flags::NEG),
         flag("quantized", Flags::QUANTIZED),
         flag("meta", Flags::META),
+        flag("numpy", Flags::NUMPY),
     ]
     .into_iter()
     .flatten()
     .collect();
     if entry.layout() != pt_format::Layout::Strided {
         found.push(("layout", json!(entry.layout().name())));
+    }
+    let record = entry.storage().and_then(|storage| storage.record());
+    if record.is_some_and(|record| record.is_written_as_text()) {
+        found.push(("as_text", json!(true)));
     }
     if let Some(first) = entry.alias_of() {
         found.push(("alias_of", json!(first.name())));
@@ -244,6 +249,7 @@ fn place(row: &Row) -> String {
         () if json["meta"] == true => "meta, no data".into(),
         () if json["layout"].is_string() => json["layout"].as_str().unwrap_or_default().to_owned(),
         () if json["zero_copy"] == true => "zero-copy".into(),
+        () if json["as_text"] == true => "text".into(),
         () if json["offset"].is_null() => "compressed".into(),
         () => "copy".into(),
     }

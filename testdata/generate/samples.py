@@ -316,3 +316,20 @@ def numpy_objects() -> OrderedDict:
         zero_d=np.array(3),
         t=torch.ones(2),
     )
+
+
+def array_dtypes() -> OrderedDict:
+    names = "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64 complex128"
+    arrays = OrderedDict((name, (np.arange(5) * (1 + i)).astype(name)) for i, name in enumerate(names.split()))
+    arrays["big"] = np.array([1.5, 2.5], dtype=">c16")
+    arrays["empty"] = np.zeros((2, 0, 3))
+    arrays["cut"] = np.arange(12, dtype=np.int32).reshape(3, 4)[:, 1:3]
+    arrays["flag"] = np.bool_(True)
+    arrays["matrix"] = np.matrix([[1, 2], [3, 9]])
+    arrays["text"] = np.array(["a", "bc"])
+    arrays["bytes"] = np.array([b"a", b"bc"])
+    arrays["date"] = np.array(["2020-01-01"], dtype="datetime64[D]")
+    arrays["record"] = np.array([(1, 2.0)], dtype=[("a", "<i4"), ("b", "<f8")])
+    arrays["objects"] = np.array([torch.ones(1), "x"], dtype=object)
+    arrays["long"] = np.array([1.0], dtype=np.longdouble)
+    return arrays

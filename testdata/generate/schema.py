@@ -4,8 +4,8 @@ SCHEMA = {
     "result": "ok: everything listed must be reported; error: the reader must refuse (category says why); "
     "either: refusing or reporting are both fine, but it must end quickly, safely, without executing anything",
     "category": "why an error is expected; advisory only (several reasons can apply to one file)",
-    "container": "zip | legacy | tar | torchscript | torchscript_v1 | package | pt2 | dcp | hf_index | safetensors | "
-    "npz | other",
+    "container": "zip | legacy | tar | pickle | torchscript | torchscript_v1 | package | pt2 | dcp | hf_index | "
+    "safetensors | npz | other",
     "files": "size and sha256 of each file of a fixture made of several files (size and file_sha256 otherwise)",
     "checked_against_torch": "number of tensors that torch itself loaded with the same bytes",
     "torch_weights_only": "what torch.load(weights_only=True) did with the file: ok or the exception type "
@@ -28,9 +28,10 @@ SCHEMA = {
     "tensors[].flags": "view: does not cover its storage record exactly; shared_storage: another tensor uses the same "
     "record (not set in .pt2 archives and in constants); noncontiguous; expanded (a stride is 0); empty; param; conj; "
     "neg; quantized; packed (several elements per byte, no sha256); sparse; nested; wrapper (no data of its own, see "
-    "parts); subclass; meta (no data anywhere)",
+    "parts); subclass; meta (no data anywhere); numpy (an array or scalar of numpy, not a tensor)",
     "tensors[].storage": "key/class/numel/location as in the persistent id; file_offset and sha256 of the whole "
-    "record; view = [view_key, first element, elements] of a legacy storage view (storage_offset is then relative to "
-    "it)",
+    "record; key and class are empty where no persistent id names the storage (numpy arrays, lists of numbers); key is "
+    "POSITION/KEY for a storage of a torch.save file nested in a pickle; view = [view_key, first element, elements] of "
+    "a legacy storage view (storage_offset is then relative to it)",
     "tensors[].alias_of": "first path at which the very same pickled object appeared",
 }

@@ -59,7 +59,7 @@ pub fn fixtures() -> Vec<Fixture> {
 /// Returns the fixtures that are torch.save files and must be read.
 pub fn readable_fixtures() -> Vec<Fixture> {
     let mut all = fixtures();
-    let containers = ["zip", "legacy", "tar", "torchscript", "package", "pt2"];
+    let containers = ["zip", "legacy", "tar", "pickle", "torchscript", "package", "pt2"];
     all.retain(|fixture| containers.contains(&fixture.text("container")) && fixture.text("result") == "ok");
     all
 }
@@ -184,6 +184,7 @@ fn flags(tensor: Tensor<'_>, shared_storage: bool) -> Vec<&'static str> {
         ("neg", tensor.flags().contains(Flags::NEG)),
         ("nested", matches!(layout, Layout::NestedStrided | Layout::NestedJagged)),
         ("noncontiguous", bytes.is_some() && !tensor.is_contiguous()),
+        ("numpy", tensor.flags().contains(Flags::NUMPY)),
         ("packed", packed),
         ("param", tensor.flags().contains(Flags::PARAMETER)),
         ("quantized", tensor.flags().contains(Flags::QUANTIZED)),

@@ -29,7 +29,7 @@ pub struct Audit {
 
 /// Lists every global that loading a file with `pickle` would import, also where parsing the file fails.
 ///
-/// In archives all records named `*.pkl` count, and those of archives in them (`*.pt`). Files that begin like a plain pickle
+/// In archives all records named `*.pkl` count, and those of archives in them (`*.pt`, and tensors of `.pt2` files). Files that begin like a plain pickle
 /// are judged too: `torch.load` runs their first pickle before it finds that they are no checkpoints. In tar files, where
 /// small pickles stand between the data, only that of the object is judged, and [`Audit::problem`] says so.
 ///
@@ -53,13 +53,21 @@ pub fn audit<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Audit> {
             let problem = LegacyProblem::TarMember { member: "storages", what };
             Ok(Audit { globals, problem: Some(Error::Legacy { offset: 0, problem }) })
         }
-        Ok(_) => without_pickles(source, limits),
-        // Whatever is no archive goes to `pickle.load`.
-        Err(foreign @ Error::Foreign { .. }) => match audit_stacked(source, limits, &LEGACY_PICKLES[..1]) {
-            Ok(audit) if !audit.globals.is_empty() => Ok(Audit { problem: Some(foreign), ..audit }),
-            _ => Err(foreign),
+        Ok(Container::Pickle) => match Checkpoint::parse(source, limits) {
+            Err(foreign @ Error::Foreign { .. }) => audit_foreign(source, limits, foreign),
+            _ => audit_stacked(source, limits, &["pickle"]),
         },
+        Ok(_) => without_pickles(source, limits),
+        Err(foreign @ Error::Foreign { .. }) => audit_foreign(source, limits, foreign),
         Err(error) => Err(error),
+    }
+}
+
+/// Whatever is no archive goes to `pickle.load`.
+fn audit_foreign<S: Source + ?Sized>(source: &S, limits: &Limits, foreign: Error) -> Result<Audit> {
+    match audit_stacked(source, limits, &LEGACY_PICKLES[..1]) {
+        Ok(audit) if !audit.globals.is_empty() => Ok(Audit { problem: Some(foreign), ..audit }),
+        _ => Err(foreign),
     }
 }
 
@@ -99,8 +107,9 @@ impl Pickles<'_> {
             let name = archive.name(entry);
             // torch finds `DATA.PKL` too.
             let lower = name.to_ascii_lowercase();
-            let is_pickle = lower.ends_with(b".pkl");
-            let is_archive = is_outer && lower.ends_with(b".pt");
+            let is_pickle = lower.ends_with(b".pkl") || contains(&lower, b"/opaque_obj_");
+            let is_archive =
+                is_outer && (lower.ends_with(b".pt") || is_inner_archive(archive, index, &lower));
             if !is_pickle && !is_archive {
                 continue;
             }
@@ -122,6 +131,17 @@ impl Pickles<'_> {
             }
         }
     }
+}
+
+/// Returns whether a record of a `.pt2` file without a telling name is an archive.
+fn is_inner_archive<S: Source + ?Sized>(archive: &Archive<'_, S>, index: usize, name: &[u8]) -> bool {
+    let is_data = [&b"/data/weights/"[..], b"/data/constants/"].iter().any(|folder| contains(name, folder));
+    let is_old = name.starts_with(b"serialized_") && name != b"serialized_exported_program.json";
+    (is_data || is_old) && matches!(archive.read_ends(index), Ok(Some(([b'P', b'K'], _))))
+}
+
+fn contains(name: &[u8], part: &[u8]) -> bool {
+    name.windows(part.len()).any(|window| window == part)
 }
 
 /// Judges pickles that stand one behind the other at the start of the file.

@@ -1,10 +1,10 @@
 //! One file, parsed: its value tree, its tensors, its storages.
 
-use crate::container::{ArchiveRecords, Container, File};
+use crate::container::{ArchiveRecords, Container, File, NoRecords, Plain};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Raw, Tree, Value};
-use crate::rebuild::{self, BareStorage, LeafRow, PathStep, Records};
+use crate::rebuild::{self, BareStorage, Nested, PathStep, Records, Setting};
 use crate::source::Source;
 use crate::structure::Structure;
 use crate::tensor::{Storage, StorageRow, Tensor, TensorRow};
@@ -51,7 +51,6 @@ pub struct Checkpoint<'s> {
     pub(crate) dims: Vec<u64>,
     pub(crate) names: String,
     pub(crate) steps: Vec<PathStep>,
-    pub(crate) leaves: Vec<LeafRow>,
     pub(crate) node_states: Vec<u32>,
     pub(crate) bare_storages: Vec<BareStorage>,
     pub(crate) limits: Limits,
@@ -81,7 +80,8 @@ impl<'s> Checkpoint<'s> {
                 assemble(tree, &ArchiveRecords::new(&archive, folders))
             }
             File::Described(archive, described) => {
-                assemble(described.tree, &ArchiveRecords::new(&archive, described.folders))
+                let records = ArchiveRecords::new(&archive, described.folders).with_inner(described.inner);
+                assemble(described.tree, &records)
             }
             File::Legacy(legacy) => {
                 let (tree, records) = legacy.into_parts();
@@ -89,19 +89,27 @@ impl<'s> Checkpoint<'s> {
             }
             File::Tar(tar) => assemble(tar.tree, &tar.records),
             File::Safetensors(file) => assemble(file.tree, &file.records),
+            File::Plain(plain) => {
+                let found = assemble(plain.tree, &NoRecords)?;
+                match found.tensors.is_empty() && found.bare_storages.is_empty() {
+                    true => Err(Plain::without_tensors()),
+                    false => Ok(found),
+                }
+            }
         }
     }
 
     /// Finds the tensors in the values, whatever container they came from.
     fn assemble(
-        tree: Tree<'s>,
+        mut tree: Tree<'s>,
         records: &dyn Records,
         limits: &Limits,
         container: Container,
         byte_order: ByteOrder,
         fingerprint: Fingerprint,
     ) -> Result<Self> {
-        let found = rebuild::walk(&tree, records, limits)?;
+        let nested = Nested::resolve(&mut tree, limits);
+        let found = rebuild::walk(&tree, Setting { records, nested: &nested, byte_order, limits })?;
         Ok(Self {
             tree,
             tensors: found.tensors,
@@ -109,7 +117,6 @@ impl<'s> Checkpoint<'s> {
             dims: found.dims,
             names: found.names,
             steps: found.steps,
-            leaves: found.leaves,
             node_states: found.states,
             bare_storages: found.bare_storages,
             limits: *limits,
@@ -160,15 +167,6 @@ impl<'s> Checkpoint<'s> {
     /// ```
     pub fn pickles(&self) -> impl ExactSizeIterator<Item = (&str, Value<'_>)> {
         self.tree.roots.iter().map(|root| (root.record.as_str(), Value { checkpoint: self, raw: root.value }))
-    }
-
-    /// Returns the plain scalars (numbers of up to 64 bits, booleans, strings, `None`) that stand in dicts, tuples and
-    /// short lists, with their dotted names: labels and ids, as data sets keep them. Those nested deeper than 64 levels
-    /// are left out, and so are further ones once the names take 64 MB.
-    pub fn leaves(&self) -> impl Iterator<Item = (String, Value<'_>)> {
-        self.leaves
-            .iter()
-            .map(|leaf| (self.path_of(leaf.step).join("."), Value { checkpoint: self, raw: leaf.value }))
     }
 
     /// Walks the saved object: the containers that hold its tensors and plain scalars, each before its content, in file

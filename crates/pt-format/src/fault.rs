@@ -92,6 +92,26 @@ pub enum Fault {
         /// What it should hold.
         expected: &'static str,
     },
+    /// The bytes lie inside a compressed record, so no place in the file can be given for them.
+    #[error(
+        "its bytes lie inside the compressed record `{record}`; make the archive anew with that record stored"
+    )]
+    InsideRecord {
+        /// Name of the record inside the archive.
+        record: String,
+    },
+    /// A `torch.save` file that lies inside another file cannot be read.
+    #[error("the torch.save file inside the file cannot be read: {problem}")]
+    Nested {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Bytes that the pickle holds as text or numbers are not what such text must be.
+    #[error("its bytes, written as text at {offset}, do not decode; fetch the file again")]
+    Written {
+        /// First byte of the text.
+        offset: u64,
+    },
     /// The record's length is not what it should be: element count times element size, for a storage.
     #[error("it has {record} bytes, expected {expected}")]
     RecordLength {

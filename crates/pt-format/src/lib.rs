@@ -9,6 +9,7 @@
 //!
 //! * [`Checkpoint`] — parse a file, list its [`Tensor`]s, walk its [`values`](Checkpoint::values).
 //! * [`write`](mod@write) — write a `.pt` file that `torch.load(weights_only=True)` reads.
+//! * [`distributed`] — the plan of a distributed checkpoint (`.metadata`).
 //! * [`DType`], [`geometry`], [`strided`] — element types, shape and stride arithmetic, copies of any stride.
 
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@
 mod audit;
 mod checkpoint;
 mod container;
+pub mod distributed;
 mod dtype;
 mod element;
 mod error;
@@ -40,7 +42,7 @@ pub use crate::error::{Error, Result};
 pub use crate::fault::Fault;
 pub use crate::limits::Limits;
 pub use crate::pickle::{GlobalUse, Kind, PickleProblem, Value, Verdict};
-pub use crate::source::Source;
+pub use crate::source::{Source, Window};
 pub use crate::structure::{Part, PartKind, Structure};
 pub use crate::tensor::{Flags, Layout, Quantizer, Storage, Tensor};
 pub use crate::verify::{Contents, verify};

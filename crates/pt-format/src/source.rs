@@ -68,6 +68,51 @@ impl<S: Source + ?Sized> Source for &S {
     }
 }
 
+/// A part of another source, read as one of its own: an archive that lies inside a file. Positions count from its start.
+///
+/// ```
+/// use pt_format::{Source, Window};
+/// let window = Window::new(&b"0123456789"[..], 2, 5).unwrap();
+/// assert_eq!((window.len(), window.offset()), (5, 2));
+/// assert_eq!(window.read_at(3, 2)?.as_ref(), b"56");
+/// assert!(window.read_at(3, 3).is_err());
+/// assert!(Window::new(&b"0123456789"[..], 6, 5).is_none());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Window<S> {
+    source: S,
+    offset: u64,
+    length: u64,
+}
+
+impl<S: Source> Window<S> {
+    /// Looks at `length` bytes from `offset` on; `None` when the source ends earlier.
+    pub fn new(source: S, offset: u64, length: u64) -> Option<Self> {
+        let end = offset.checked_add(length)?;
+        (end <= source.len()).then_some(Self { source, offset, length })
+    }
+
+    /// Returns where in the source it begins.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+impl<S: Source> Source for Window<S> {
+    fn len(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        let inside = offset.checked_add(length as u64).is_some_and(|end| end <= self.length);
+        match inside {
+            true => self.source.read_at(self.offset + offset, length),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
 /// Reads a range that some field speaks of: one that leaves the source is refused before memory is taken for it.
 pub(crate) fn read<S: Source + ?Sized>(source: &S, offset: u64, length: u64) -> Result<Cow<'_, [u8]>> {
     let inside = offset.checked_add(length).is_some_and(|end| end <= source.len());

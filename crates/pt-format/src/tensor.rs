@@ -91,10 +91,15 @@ impl Flags {
     pub const NEG: Self = Self(1 << 3);
     /// Integers with a scale and a zero point.
     pub const QUANTIZED: Self = Self(1 << 4);
-    /// No bytes anywhere: a tensor of the `meta` device.
+    /// No bytes anywhere: a tensor of the `meta` device, or one that a module was traced with, of which torch keeps the
+    /// shape alone.
     pub const META: Self = Self(1 << 5);
     /// A part of a composite (sparse, quantized, nested, wrapper) tensor.
     pub const PART: Self = Self(1 << 6);
+    /// A numpy array or scalar, not a tensor.
+    pub const NUMPY: Self = Self(1 << 7);
+    /// The bytes are in the other order than those of the file's storages: numpy arrays have one of their own.
+    pub const SWAPPED: Self = Self(1 << 8);
 
     /// Returns whether all of `other` are set.
     pub fn contains(self, other: Self) -> bool {
@@ -108,7 +113,7 @@ impl Flags {
 
     /// Returns the flags with these bits, unknown ones dropped.
     pub fn from_bits(bits: u16) -> Self {
-        Self(bits & 0x7F)
+        Self(bits & 0x1FF)
     }
 
     pub(crate) fn set(&mut self, other: Self, on: bool) {
@@ -145,11 +150,19 @@ pub enum Quantizer {
 /// A storage: a flat run of bytes that tensors look into.
 #[derive(Clone, Debug)]
 pub(crate) struct StorageRow {
-    /// The persistent id that named it first: `("storage", class, key, location, element count)`.
-    pub(crate) pid: Raw,
+    pub(crate) name: StorageName,
     pub(crate) bytes: u64,
     pub(crate) record: Option<Record>,
     pub(crate) fault: Option<Box<Fault>>,
+}
+
+/// How the file speaks of a storage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StorageName {
+    /// By a persistent id, this one first: `("storage", class, key, location, element count)`.
+    Id(Raw),
+    /// Not at all: the bytes belong to an array, or stand where a storage is made of them.
+    Buffer { numel: u64 },
 }
 
 /// One row of the tensor list.
@@ -384,10 +397,12 @@ impl<'c> Storage<'c> {
         &self.checkpoint.storages[self.index as usize]
     }
 
-    /// Returns a field of the persistent id.
-    fn field(&self, index: usize) -> Value<'c> {
-        let fields = self.row().pid.node().map(|node| self.checkpoint.tree.args(node)).unwrap_or_default();
-        Value { checkpoint: self.checkpoint, raw: fields.get(index).copied().unwrap_or(Raw::None) }
+    /// Returns a field of the persistent id, `None` where there is no id.
+    fn field(&self, index: usize) -> Option<Value<'c>> {
+        let StorageName::Id(pid) = self.row().name else { return None };
+        let fields = pid.node().map(|node| self.checkpoint.tree.args(node)).unwrap_or_default();
+        let raw = fields.get(index).copied().unwrap_or(Raw::None);
+        Some(Value { checkpoint: self.checkpoint, raw })
     }
 
     /// Returns the number of the storage in its checkpoint.
@@ -395,24 +410,28 @@ impl<'c> Storage<'c> {
         self.index as usize
     }
 
-    /// Returns the key that names it in the file.
+    /// Returns the key that names it in the file; empty for those without a name, which lie in the pickle itself: of numpy
+    /// arrays and of tensors that are lists of numbers.
     pub fn key(&self) -> String {
-        self.field(2).component()
+        self.field(2).map_or_else(String::new, Value::component)
     }
 
-    /// Returns the Python storage class, such as `torch.FloatStorage`.
+    /// Returns the Python storage class, such as `torch.FloatStorage`; empty where there is no key.
     pub fn class(&self) -> String {
-        self.field(1).as_global().unwrap_or_default()
+        self.field(1).and_then(Value::as_global).unwrap_or_default()
     }
 
     /// Returns the device it was saved from, such as `cuda:0`. It does not affect the bytes.
     pub fn location(&self) -> String {
-        self.field(3).component()
+        self.field(3).map_or_else(|| "cpu".into(), Value::component)
     }
 
-    /// Returns the elements of the storage class (bytes, for untyped storages).
+    /// Returns the elements of the storage class (bytes, for untyped storages), or of the array it belongs to.
     pub fn numel(&self) -> u64 {
-        self.field(4).as_i64().map_or(0, i64::unsigned_abs)
+        match self.row().name {
+            StorageName::Buffer { numel } => numel,
+            StorageName::Id(_) => self.field(4).and_then(Value::as_i64).map_or(0, i64::unsigned_abs),
+        }
     }
 
     /// Returns its length in bytes, decoded.

@@ -242,6 +242,11 @@ pub(crate) struct StorageRow {
     pub(crate) varying_mask: u32,
 }
 
+impl StorageRow {
+    /// Fields in which files may differ: the first ones.
+    pub(crate) const NUMBERS: u32 = 6;
+}
+
 /// A number in which files differ: it is `base + the bytes at offset`, little-endian, wrapping. Sizes and strides that
 /// differ stand at the offset as 8-aligned u64 numbers instead, and their width is 0.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -80,8 +80,8 @@ pub enum Obstacle {
         /// The dtype of the type asked for.
         asked: DType,
     },
-    /// The bytes are compressed in the file.
-    #[error("is compressed in the file; `to_cow` or `read_into` decode it")]
+    /// The bytes are compressed in the file, or written there as text.
+    #[error("is compressed in the file, or written as text; `to_cow` or `read_into` decode it")]
     Compressed,
     /// The bytes are in the other byte order.
     #[error("is big-endian; `to_cow` or `read_into` swap it")]

@@ -552,7 +552,11 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn foreign_endian(&self) -> Option<Obstacle> {
-        (self.byte_order == ByteOrder::Big && self.dtype.alignment() > 1).then_some(Obstacle::ForeignEndian)
+        (self.is_big_endian() && self.dtype.alignment() > 1).then_some(Obstacle::ForeignEndian)
+    }
+
+    fn is_big_endian(&self) -> bool {
+        (self.byte_order == ByteOrder::Big) != self.flags.contains(Flags::SWAPPED)
     }
 
     fn lazy_bit(&self) -> Option<Obstacle> {
@@ -565,7 +569,7 @@ impl Place<'_> {
 /// Makes stored bytes the logical values: byte order, negative and conjugate bits.
 fn finish(place: &Place<'_>, bytes: &mut [u8]) {
     let width = place.dtype.alignment();
-    if place.byte_order == ByteOrder::Big {
+    if place.is_big_endian() {
         swap(bytes, width);
     }
     let is_float = place.dtype.is_float() || place.dtype.is_complex();

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from collections import OrderedDict
+from typing import BinaryIO
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import nn
 
 from .. import samples
 from ..models import TinyModel
 from ..registry import Registry
+from ..writers.rawpickle import Call, four_floats, mini_zip
+from ..writers.rawzip import Member, raw_zip
 from ..writers.torch_files import Skip, put, save, zip_bytes
 from .old_torch import old_file
 
@@ -180,6 +185,64 @@ def _composites(r: Registry) -> None:
     )
 
 
+def _arrays(r: Registry) -> None:
+    def transposed(path: str) -> None:
+        array = np.arange(24, dtype=np.int16).reshape(2, 3, 4).transpose(1, 0, 2)
+        torch.save({"k": array}, path, pickle_protocol=5)
+
+    def old_numpy(path: str) -> None:
+        names = [(b"numpy._core.multiarray", b"numpy.core.multiarray")]
+        renamed(zip_bytes({"arr": np.arange(3, dtype="<f8"), "s": np.float32(0.5)}), path, names)
+
+    def from_device():
+        floats, longs = np.arange(1, 4, dtype=np.float32), np.array([[7, 8]])
+        return {
+            "xla": Call(torch._utils._rebuild_xla_tensor, floats, torch.float32, "cpu", True),
+            "ort": Call(torch._utils._rebuild_device_tensor_from_numpy, longs, torch.int64, "cpu", False),
+        }
+
+    r.ok(
+        "zip/numpy_dtypes.pt",
+        "zip",
+        "arrays of every dtype; of text, dates, objects, records: objects",
+        save(samples.array_dtypes),
+    )
+    r.ok("zip/numpy_axes.pt", "zip", "protocol 5 keeps the order of dimensions apart (numpy 2.3)", transposed)
+    r.ok("zip/numpy_old.pt", "zip", "modules as numpy before 2.0 names them", old_numpy)
+    r.ok(
+        "zip/numpy_big_endian.pt",
+        "zip",
+        "a file of big-endian storages: arrays keep the order of their own dtype",
+        put(
+            lambda: mini_zip(
+                {"t": four_floats(), "le": np.arange(1, 3, dtype="<i4"), "be": np.arange(3, 5, dtype=">i4")},
+                extra=[("byteorder", b"big")],
+            )
+        ),
+    )
+    r.ok(
+        "zip/device_from_numpy.pt",
+        "zip",
+        "XLA and other devices: tensors saved as numpy arrays",
+        put(lambda: mini_zip(from_device(), {})),
+    )
+
+
+def renamed(archive: BinaryIO, path: str, names: list[tuple[bytes, bytes]]) -> None:
+    """Copies an archive with other names in its pickle."""
+
+    def edit(data: bytes) -> bytes:
+        for old, new in names:
+            data = data.replace(old, new)
+        return data
+
+    with zipfile.ZipFile(archive) as old:
+        root = old.namelist()[0].split("/")[0]
+        content = {name[len(root) + 1 :]: old.read(name) for name in old.namelist()}
+    members = [Member(f"{root}/{name}", edit(data) if name == "data.pkl" else data) for name, data in content.items()]
+    put(raw_zip(members))(path)
+
+
 def _values(r: Registry) -> None:
     r.ok(
         "zip/plain_values.pt",
@@ -202,6 +265,7 @@ def _values(r: Registry) -> None:
         "numpy through protocol 5 (_frombuffer + BYTEARRAY8)",
         save(samples.numpy_objects, pickle_protocol=5),
     )
+    _arrays(r)
     r.ok(
         "zip/objects.pt",
         "zip",

@@ -32,6 +32,7 @@ class Stub:
         self.states: list[Any] = []
         self.items: list[tuple[Any, Any]] = []
         self.appended: list[Any] = []
+        self.nested: Any = None  # what a call of _load_from_bytes turned out to be
         return self
 
     def __init__(self, *args, **kwargs):

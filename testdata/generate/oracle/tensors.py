@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from .dtypes import DTYPE_SIZE, STORAGE_CLASS_DTYPE
 from .stub_unpickler import PersistentId, Stub, global_of
+
+LOAD_FROM_BYTES = ("torch.storage", "_load_from_bytes")
 
 
 @dataclass
@@ -21,10 +24,14 @@ class StorageInfo:
     location: str
     dtype: str
     view: tuple | None = None  # legacy: (view key, first element, elements)
+    data: bytes | None = None  # of storages that lie in the pickle itself
+    byteorder: str | None = None  # where it is not that of the file
+    inside: tuple[bytes, int] | None = None  # the nested file that holds it, and its position there
+    is_written_as_numbers: bool = False
 
     @property
     def nbytes(self) -> int:
-        return self.numel * DTYPE_SIZE[self.dtype]
+        return self.numel * DTYPE_SIZE[self.dtype] if self.data is None else len(self.data)
 
 
 @dataclass
@@ -61,11 +68,26 @@ def dtype_name(obj: Any) -> str:
 def storage_info(obj: PersistentId | StorageInfo) -> StorageInfo:
     if isinstance(obj, StorageInfo):
         return obj
+    if isinstance(obj, Stub) and global_of(obj) == LOAD_FROM_BYTES:
+        if obj.nested is None:
+            obj.nested = nested_storage(obj.args[0])  # the same each time
+        return obj.nested
+    if isinstance(obj, Stub):  # torch.FloatStorage([1.5, 2.0])
+        return listed_storage(global_of(obj)[1][: -len("Storage")], obj.args[0])
     pid = obj.pid  # ("storage", class, key, location, numel[, view])
     cls = pid[1]._global[1]
     base = cls[: -len("Storage")].lstrip("_") if cls.endswith("Storage") else cls
     dtype = "uint8" if base == "Untyped" else STORAGE_CLASS_DTYPE[base]
     return StorageInfo(pid[2], cls, int(pid[4]), pid[3], dtype, pid[5] if len(pid) > 5 else None)
+
+
+def nested_storage(content: bytes) -> StorageInfo:
+    """A storage as pickle.dump writes it: a whole torch.save file."""
+    from . import containers  # which needs this module
+
+    storage, position, data = containers.read_single_storage(content)
+    storage.inside, storage.data = (content, position), data
+    return storage
 
 
 def is_state_pair(state: Any) -> bool:
@@ -81,6 +103,80 @@ def state_dict_of(stub: Stub) -> dict:
             if isinstance(part, dict):
                 attributes.update(part)
     return attributes
+
+
+# --------------------------------------------------------------------------- numpy
+
+NUMPY_DTYPE = {
+    "f8": "float64",
+    "f4": "float32",
+    "f2": "float16",
+    "i8": "int64",
+    "i4": "int32",
+    "i2": "int16",
+    "i1": "int8",
+    "u8": "uint64",
+    "u4": "uint32",
+    "u2": "uint16",
+    "u1": "uint8",
+    "b1": "bool",
+    "c8": "complex64",
+    "c16": "complex128",
+}
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> TensorInfo | None:
+    """None for arrays of what no tensor can hold; those stay objects."""
+    code = dtype.args[0] if isinstance(dtype, Stub) and global_of(dtype) == ("numpy", "dtype") else None
+    if isinstance(code, bytes):
+        code = code.decode()
+    state = dtype.states[-1] if isinstance(code, str) and dtype.states else (3, "|", None, None, None)
+    if code not in NUMPY_DTYPE or any(state[2:5]) or not isinstance(data, (bytes, bytearray, str)):
+        return None
+    name, shape = NUMPY_DTYPE[code], tuple(shape)
+    stride = _row_major(shape[::-1])[::-1] if order in (True, "F") else _row_major(shape)
+    if order == "K":
+        shape, stride = tuple(shape[a] for a in axes), tuple(stride[a] for a in axes)
+    data = data.encode() if isinstance(data, str) else bytes(data)  # Python 2: text where it happens to be
+    byteorder = "big" if state[1] in (">", b">") else "little"
+    storage = StorageInfo("", "", len(data) // DTYPE_SIZE[name], "cpu", name, data=data, byteorder=byteorder)
+    return TensorInfo(name, shape, stride, 0, storage=storage, flags={"numpy"})
+
+
+def _reconstruct(stub: Stub) -> TensorInfo | None:
+    if not stub.states:
+        return None
+    *_, shape, dtype, fortran, data = stub.states[-1]
+    tensor = _array(data, dtype, shape, bool(fortran))
+    if tensor is not None and global_of(stub.args[0]) != ("numpy", "ndarray"):
+        tensor.subclass = ".".join(global_of(stub.args[0]))
+        tensor.flags.add("subclass")
+    return tensor
+
+
+def _from_buffer(stub: Stub) -> TensorInfo | None:
+    return _array(*stub.args)
+
+
+def _scalar(stub: Stub) -> TensorInfo | None:
+    dtype, data = stub.args
+    return _array(data, dtype, (), "C")
+
+
+def _device_tensor_from_numpy(stub: Stub) -> TensorInfo:
+    tensor = as_tensor(stub.args[0])
+    assert tensor.dtype == dtype_name(stub.args[1])
+    tensor.flags.discard("numpy")
+    tensor.requires_grad = bool(stub.args[3])
+    return tensor
 
 
 # --------------------------------------------------------------------------- one function per rebuild function
@@ -250,7 +346,36 @@ _REBUILD: dict[tuple[str, str], Callable[[Stub], TensorInfo | None]] = {
     ("torch._utils", "_rebuild_meta_tensor_no_storage"): _meta,
     ("torch._utils", "_rebuild_wrapper_subclass"): _wrapper,
     ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _device_tensor,
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _device_tensor_from_numpy,
+    ("torch._utils", "_rebuild_xla_tensor"): _device_tensor_from_numpy,
 }
+for _module in ("numpy.core", "numpy._core"):
+    _REBUILD[(f"{_module}.multiarray", "_reconstruct")] = _reconstruct
+    _REBUILD[(f"{_module}.multiarray", "scalar")] = _scalar
+    _REBUILD[(f"{_module}.numeric", "_frombuffer")] = _from_buffer
+
+
+def _listed(scalar: str, numbers: list) -> TensorInfo:
+    """Before torch 0.2: torch.FloatTensor([[1.5, 2.0], ...])."""
+    shape, inner = [], numbers
+    while isinstance(inner, list):
+        shape.append(len(inner))
+        inner = inner[0] if inner else None
+    storage = listed_storage(scalar, numbers)
+    return TensorInfo(storage.dtype, tuple(shape), _row_major(tuple(shape)), 0, storage=storage)
+
+
+def listed_storage(scalar: str, numbers: list) -> StorageInfo:
+    """A storage that stands in the pickle as numbers."""
+
+    def flat(x: Any) -> list:
+        return [n for item in x for n in flat(item)] if isinstance(x, list) else [x]
+
+    dtype = STORAGE_CLASS_DTYPE[scalar]
+    values = flat(numbers)
+    form = {"float32": "f", "float64": "d", "int64": "q", "int32": "i", "uint8": "B"}[dtype]
+    data = struct.pack(f"<{len(values)}{form}", *values)
+    return StorageInfo("", "", len(values), "cpu", dtype, data=data, is_written_as_numbers=True)
 
 
 def as_tensor(obj: Any) -> TensorInfo | None:
@@ -262,6 +387,8 @@ def as_tensor(obj: Any) -> TensorInfo | None:
     module, name = global_of(obj)
     if (module, name) in _REBUILD:
         return _REBUILD[(module, name)](obj)
+    if module == "torch" and name.endswith("Tensor") and obj.args and isinstance(obj.args[0], list):
+        return _listed(name[: -len("Tensor")], obj.args[0])
     if module == "torch" and name.endswith("Tensor") and obj.states:
         state = obj.states[-1]  # before torch 0.1.11: torch.FloatTensor() + BUILD((storage, offset, size, stride))
         if isinstance(state, tuple) and len(state) == 4:

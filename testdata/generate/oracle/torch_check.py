@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import hashlib
 import os
+import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from .walk import ARGS, DICT, STATE, Json
@@ -17,6 +19,12 @@ Loader = Callable[[str], Any]
 
 def load_full(path: str) -> Any:
     return torch.load(path, weights_only=False, map_location="cpu")
+
+
+def load_pickle(path: str) -> Any:
+    """Only for files that the generator wrote itself a moment ago."""
+    with open(path, "rb") as f:
+        return pickle.load(f)
 
 
 def load_python2(path: str) -> Any:
@@ -99,6 +107,10 @@ def check(path: str, tensors: list[Json], loader: Loader) -> int:
         for comp in want["path"]:
             got = _step(got, comp)
         where = (path, want["path"])
+        if "numpy" in want["flags"]:
+            _check_array(got, want, where)
+            count += 1
+            continue
         assert isinstance(got, torch.Tensor), (*where, type(got))
         assert str(got.dtype) == "torch." + want["dtype"], (*where, got.dtype, want["dtype"])
         # torch derives the parts of a composite anew; their strides say nothing about the file
@@ -114,6 +126,16 @@ def check(path: str, tensors: list[Json], loader: Loader) -> int:
             assert hashlib.sha256(_tensor_bytes(got)).hexdigest() == want["sha256"], (*where, "bytes differ")
         count += 1
     return count
+
+
+def _check_array(got: Any, want: Json, where: Any) -> None:
+    array = np.asarray(got)
+    assert array.dtype.newbyteorder("=").name == want["dtype"], (*where, array.dtype, want["dtype"])
+    assert list(array.shape) == want["shape"], (*where, array.shape, want["shape"])
+    if array.size > 1:
+        assert [s // array.itemsize for s in array.strides] == want["stride"], (*where, array.strides, want["stride"])
+    little = array.astype(array.dtype.newbyteorder("<"))
+    assert hashlib.sha256(little.tobytes()).hexdigest() == want["sha256"], (*where, "bytes differ")
 
 
 def weights_only_loads(path: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+import pickletools
 import struct
 import types
 from collections.abc import Callable
@@ -14,7 +15,16 @@ import torch
 
 from .dtypes import DTYPE_SIZE, PACKED, align_of
 from .stub_unpickler import PersistentId, Stub, encode, global_of
-from .tensors import StorageInfo, TensorInfo, as_tensor, ints, is_state_pair, state_dict_of, storage_info
+from .tensors import (
+    LOAD_FROM_BYTES,
+    StorageInfo,
+    TensorInfo,
+    as_tensor,
+    ints,
+    is_state_pair,
+    state_dict_of,
+    storage_info,
+)
 
 # Path components that are not keys, positions or attribute names
 ARGS, STATE, DICT = "__args__", "__state__", "__dict__"
@@ -42,8 +52,13 @@ class Walk:
     Paths come with a set ``skip`` of positions that ``name`` leaves out.
     """
 
-    def __init__(self, lookup: Lookup | None, byteorder: str = "little"):
+    def __init__(
+        self, lookup: Lookup | None, byteorder: str = "little", pickle: bytes = b"", pickle_at: int | None = 0
+    ):
+        """pickle: the pickle that obj came from, and its position in the file, None when it is compressed there."""
         self.lookup, self.byteorder = lookup, byteorder
+        self.held = Held(pickle, pickle_at)
+        self.is_hollow = False  # storages may be left out: their records are empty then
         self.tensors: list[Json] = []
         self._first: dict[int, Path] = {}  # id of a tensor object -> path at which it was met first
         self._alive: list[Any] = []  # keeps those ids valid
@@ -70,7 +85,8 @@ class Walk:
         tensor = as_tensor(obj)
         if tensor is not None:
             return self.tensor(obj, tensor, path, skip)
-        if isinstance(obj, (PersistentId, StorageInfo)):
+        is_nested = isinstance(obj, Stub) and global_of(obj) == LOAD_FROM_BYTES
+        if is_nested or isinstance(obj, (PersistentId, StorageInfo)):
             return self._storage(storage_info(obj))
         if isinstance(obj, dict):
             return self._dict(obj, path, skip)
@@ -86,10 +102,13 @@ class Walk:
         return plain_value(obj)
 
     def _storage(self, storage: StorageInfo) -> Json:
-        offset, _, data = self.lookup(storage.key, storage.nbytes)
+        if storage.data is None:
+            offset, _, data = self.lookup(storage.key, storage.nbytes)
+        else:
+            offset, data = self._held(storage), storage.data
         return {
             "t": "storage",
-            "key": str(storage.key),
+            "key": self._key(storage),
             "class": storage.cls,
             "numel": storage.numel,
             "dtype": storage.dtype,
@@ -97,6 +116,19 @@ class Walk:
             "file_offset": offset,
             "sha256": hashlib.sha256(data).hexdigest(),
         }
+
+    def _key(self, storage: StorageInfo) -> str:
+        """A storage of a nested file has the file's position in front of its key."""
+        if storage.inside is None:
+            return str(storage.key)
+        return f"{self.held.text_position(storage.inside[0])}/{storage.key}"
+
+    def _held(self, storage: StorageInfo) -> int | None:
+        """File offset of a storage that lies in the pickle."""
+        if storage.is_written_as_numbers:
+            return None if storage.data else 0
+        content, start = storage.inside or (storage.data, 0)
+        return self.held.offset(content, start, start + len(storage.data))
 
     def _dict(self, obj: dict, path: Path, skip: frozenset[int]) -> Json:
         result = {
@@ -149,6 +181,8 @@ class Walk:
         return result
 
     def tensor(self, obj: Any, tensor: TensorInfo, path: Path, skip: frozenset[int]) -> Json:
+        if self.is_hollow and tensor.storage and self.lookup(tensor.storage.key, None)[1] == 0:
+            tensor.storage, tensor.flags = None, {*tensor.flags, "meta"}
         entry = {
             "name": ".".join(c for i, c in enumerate(path) if i not in skip),
             "path": list(path),
@@ -198,13 +232,17 @@ class Walk:
         """Everything about a leaf tensor that depends on the bytes of its storage."""
         storage, dtype = tensor.storage, tensor.dtype
         size = DTYPE_SIZE[dtype]
-        file_offset, nbytes, data = self.lookup(storage.key, storage.nbytes)
+        byteorder = storage.byteorder or self.byteorder
+        if storage.data is None:
+            file_offset, nbytes, data = self.lookup(storage.key, storage.nbytes)
+        else:
+            file_offset, nbytes, data = self._held(storage), len(storage.data), storage.data
         first = tensor.offset + (int(storage.view[1]) if storage.view else 0)
         numel = 1
         for n in tensor.shape:
             numel *= n
         entry["storage"] = {
-            "key": str(storage.key),
+            "key": self._key(storage),
             "class": storage.cls,
             "numel": storage.numel,
             "nbytes": nbytes,
@@ -218,7 +256,7 @@ class Walk:
         entry["numel"] = numel
         if file_offset is not None:
             entry["data_offset"] = file_offset + first * size
-            native = self.byteorder == "little" or size == 1
+            native = byteorder == "little" or size == 1
             entry["zero_copy"] = native and entry["data_offset"] % align_of(dtype) == 0
 
         contiguous = is_contiguous(tensor.shape, tensor.stride)
@@ -235,10 +273,57 @@ class Walk:
             tensor.flags.add("view")
         if numel <= MAX_HASHED_ELEMENTS and data is not None:
             raw = gather(data, tensor.shape, tensor.stride, first, size)
-            if self.byteorder == "big":
+            if byteorder == "big":
                 raw = swap_bytes(raw, dtype)
             entry["sha256_raw"] = hashlib.sha256(raw).hexdigest()
             entry["sha256"] = hashlib.sha256(apply_math_bits(raw, dtype, tensor.flags)).hexdigest()
+
+
+class Held:
+    """Byte strings that a pickle holds, and where in the file they are written.
+
+    Written twice, a string has no position: no fixture should do that.
+    """
+
+    def __init__(self, pickle: bytes, at: int | None):
+        """at: position of the pickle in the file, None when it is compressed there."""
+        self.at = at
+        self._found: dict[bytes, tuple[int, str] | None] = {}
+        for opcode, content, position in pickletools.genops(pickle) if pickle else ():
+            if opcode.name in ("UNICODE", "STRING"):
+                start = position + (1 if opcode.name == "UNICODE" else 2)  # a line, the second kind in quotes
+            elif opcode.name.endswith(("UNICODE", "UNICODE8", "STRING", "BYTES", "BYTES8", "BYTEARRAY8")):
+                start = position + 1 + (1 if "SHORT" in opcode.name else 8 if opcode.name.endswith("8") else 4)
+            else:
+                continue
+            if isinstance(content, str):
+                try:
+                    content = content.encode("latin1")
+                except UnicodeEncodeError:
+                    continue
+            content = bytes(content)
+            how = "utf-8" if opcode.name.endswith(("BINUNICODE", "BINUNICODE8")) else "plain"
+            if opcode.name in ("UNICODE", "STRING") and pickle[start : start + len(content)] != content:
+                how = "escaped"
+            if opcode.name == "UNICODE" and (not content.isascii() or b"\\" in content):
+                how = "escaped"
+            self._found[content] = None if content in self._found else (start, how)
+
+    def text_position(self, content: bytes) -> int:
+        """Where in the file the string is written, in whatever way."""
+        return self.at + self._found[content][0]
+
+    def offset(self, content: bytes, start: int, end: int) -> int | None:
+        """Position in the file of content[start:end], None where it does not lie there as it is."""
+        if start == end and start == 0:
+            return 0
+        if self.at is None or self._found.get(content) is None:
+            return None
+        position, how = self._found[content]
+        if how == "utf-8":
+            start_in_text = len(content[:start].decode("latin1").encode())
+            return self.at + position + start_in_text if content[start:end].isascii() else None
+        return self.at + position + start if how == "plain" else None
 
 
 def plain_value(obj: Any) -> Json:
@@ -319,6 +404,7 @@ def apply_math_bits(raw: bytes, dtype: str, flags: set[str]) -> bytes:
 def shares_storage(tensors: list[Json]) -> None:
     """Flag the tensors that use the same storage record as another one."""
     users = collections.Counter(t["storage"]["key"] for t in tensors if t["storage"])
+    del users[""]  # no two arrays share their bytes
     for t in tensors:
         if t["storage"] and users[t["storage"]["key"]] > 1:
             t["flags"] = sorted({*t["flags"], "shared_storage"})

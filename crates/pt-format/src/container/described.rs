@@ -1,4 +1,5 @@
-//! Containers that describe their tensors in JSON: safetensors, `.pt2` of torch 2.8 and newer, TorchScript of 1.0 to 1.3.
+//! Containers that describe their tensors in JSON: safetensors, `.pt2`, TorchScript of 1.0 to 1.3. Older `.pt2` files, and some
+//! tensors of newer ones, are archives of `torch.save` inside the archive.
 //!
 //! Each description becomes the call that a pickle would hold in its place, `_rebuild_tensor_v3` over an untyped storage,
 //! in a dict by name; from there on everything goes the usual way.
@@ -15,6 +16,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
 use crate::checkpoint::ByteOrder;
+use crate::container::inner::{InnerArchives, InnerRecords};
 use crate::container::legacy::LegacyRecords;
 use crate::container::pickles::{Folder, read_byte_order};
 use crate::container::{Archive, Container};
@@ -24,6 +26,13 @@ use crate::geometry;
 use crate::limits::Limits;
 use crate::pickle::{Known, Raw, Root, Tree};
 use crate::source::{Source, read};
+
+/// Put in front of the names of constants, as TorchScript has it: weights alone are in a state dict.
+const CONSTANTS: &str = "CONSTANTS";
+/// Put in front of the names of what a model was exported with: position 0 holds its arguments, 1 those with a name.
+const SAMPLE_INPUTS: &str = "SAMPLE_INPUTS";
+/// Names of records that are plain pickles of opaque objects.
+const OPAQUE_OBJECT: &str = "opaque_obj_";
 
 /// Length of the JSON, in front of it.
 const SAFETENSORS_LENGTH_BYTES: u64 = 8;
@@ -112,7 +121,9 @@ pub(crate) struct DescribedArchive {
     pub(crate) byte_order: ByteOrder,
     pub(crate) tree: Tree<'static>,
     pub(crate) folders: Vec<Folder>,
-    /// The JSON, for the fingerprint.
+    /// Storages of archives in it.
+    pub(crate) inner: InnerRecords,
+    /// The JSON, and the pickles of archives in it, for the fingerprint.
     pub(crate) text: Vec<u8>,
 }
 
@@ -120,7 +131,7 @@ impl DescribedArchive {
     /// Reads the descriptions, or returns `None` when the archive holds a pickle instead.
     ///
     /// # Errors
-    /// [`Error::Json`] when a description is malformed.
+    /// [`Error::Json`] when a description is malformed, [`Error::Record`] when an archive in it is.
     pub(crate) fn read<S: Source + ?Sized>(
         archive: &Archive<'_, S>,
         limits: &Limits,
@@ -130,11 +141,14 @@ impl DescribedArchive {
             byte_order: ByteOrder::Little,
             tree: Tree::new(Vec::new().into()),
             folders: Vec::new(),
+            inner: InnerRecords::default(),
             text: Vec::new(),
         };
         if archive.find_in_root("archive_format").is_some() {
             described.byte_order = read_byte_order(archive)?;
             described.read_pt2(archive, limits)?;
+        } else if archive.find(b"serialized_exported_program.json").is_some() {
+            described.read_old_pt2(archive, limits)?;
         } else if let Some(index) = archive.find_in_root("model.json") {
             described.container = Container::TorchScript;
             described.read_model_json(archive, index, limits)?;
@@ -144,45 +158,103 @@ impl DescribedArchive {
         Ok(Some(described))
     }
 
-    /// `data/weights/<model>_weights_config.json` and its like for constants.
+    /// `data/weights/<model>_weights_config.json` and its like for constants, or `data/weights/<model>.pt` in earlier files.
     fn read_pt2<S: Source + ?Sized>(&mut self, archive: &Archive<'_, S>, limits: &Limits) -> Result<()> {
-        const SECTIONS: [(&str, &str); 2] =
-            [("data/weights/", "_weights_config.json"), ("data/constants/", "_constants_config.json")];
-        for (folder, ending) in SECTIONS {
-            let prefix = archive.in_root(folder);
-            let is_config = |name: &[u8]| name.starts_with(&prefix) && name.ends_with(ending.as_bytes());
-            let configs: Vec<usize> = (0..archive.entries().len())
-                .filter(|&index| is_config(archive.name(&archive.entries()[index])))
-                .collect();
-            for &index in &configs {
-                let record = archive.shown_name(index);
-                let json = self.read_text(archive, index, limits)?;
-                let config: Pt2Config = parse_json(&record, &json)?;
+        const SECTIONS: [(&str, &str, Option<&str>); 3] = [
+            ("data/weights/", "_weights_config.json", None),
+            ("data/constants/", "_constants_config.json", Some(CONSTANTS)),
+            ("data/sample_inputs/", "", Some(SAMPLE_INPUTS)),
+        ];
+        let models = archive.in_root("models/");
+        let models =
+            archive.entries().iter().filter(|entry| archive.name(entry).starts_with(&models)).count();
+        let mut inner = InnerArchives::default();
+        let mut sections = Vec::new();
+        for (folder, ending, apart) in SECTIONS {
+            let folder = archive.in_root(folder);
+            for index in 0..archive.entries().len() {
+                let Some(name) = archive.name(&archive.entries()[index]).strip_prefix(&folder[..]) else {
+                    continue;
+                };
+                let name = String::from_utf8_lossy(name).into_owned();
                 // The archives of several models name them; that of one does not.
-                let model = record.rsplit('/').next().unwrap_or_default().trim_end_matches(ending).to_owned();
-                let path = if configs.len() > 1 { vec![model] } else { Vec::new() };
-                let mut pairs = Vec::new();
-                for (name, entry) in config.config.0 {
-                    let key = self.tree.keep_str(&name);
-                    let value = match entry.tensor_meta {
-                        None => Raw::None,
-                        Some(meta) => {
-                            let stored = archive.find(&[&prefix[..], entry.path_name.as_bytes()].concat());
-                            let bytes = stored.map_or(0, |index| archive.entries()[index].size);
-                            meta.described(entry.path_name, bytes, entry.is_param).call(&mut self.tree)
-                        }
-                    };
-                    pairs.extend([key, value]);
+                let path = |model: &str| {
+                    let model = (models > 1).then_some(model);
+                    model.into_iter().chain(apart).map(str::to_owned).collect::<Vec<_>>()
+                };
+                if let Some(model) = name.strip_suffix(".pt") {
+                    inner.add(archive, index, path(model), limits)?;
+                } else if let Some(model) = name.strip_suffix(ending).filter(|_| !ending.is_empty()) {
+                    let record = archive.shown_name(index);
+                    let json = self.read_text(archive, index, limits)?;
+                    let config: Pt2Config = parse_json(&record, &json)?;
+                    let pickled = read_pickled(archive, &config, &folder, &path(model), &mut inner, limits)?;
+                    sections.push(Section {
+                        record,
+                        path: path(model),
+                        folder: folder.clone(),
+                        config,
+                        pickled,
+                    });
                 }
-                add_root(&mut self.tree, record, path, &pairs);
-                self.folders.push(Folder::new(prefix.clone(), b""));
             }
         }
-        match self.folders.len() {
-            // Older ones keep whole checkpoints in `data/weights/`.
-            0 => Err(Error::UnsupportedContainer { container: Container::Pt2 }),
-            _ => Ok(()),
+        if sections.is_empty() && inner.is_empty() {
+            return Err(Error::UnsupportedContainer { container: Container::Pt2 });
         }
+        self.text.extend_from_slice(&inner.text);
+        self.tree = Tree::new(std::mem::take(&mut inner.text).into());
+        for Section { record, path, folder, config, pickled } in sections {
+            let mut pairs = Vec::new();
+            for ((name, entry), pickled) in config.config.0.into_iter().zip(pickled) {
+                let key = self.tree.keep_str(&name);
+                let value = match (entry.tensor_meta, pickled) {
+                    // It has a root of its own.
+                    (_, Pickled::Read) => continue,
+                    (None, _) => Raw::None,
+                    (Some(meta), Pickled::Broken(name)) => {
+                        meta.described(name, 0, entry.is_param).call(&mut self.tree)
+                    }
+                    (Some(meta), Pickled::No) => {
+                        let stored = archive.find(&[&folder[..], entry.path_name.as_bytes()].concat());
+                        let bytes = stored.map_or(0, |index| archive.entries()[index].size);
+                        meta.described(entry.path_name, bytes, entry.is_param).call(&mut self.tree)
+                    }
+                };
+                pairs.extend([key, value]);
+            }
+            add_root(&mut self.tree, record, path, &pairs);
+            self.folders.push(Folder::new(folder, b""));
+        }
+        self.run_inner(inner, limits)
+    }
+
+    /// Torch 2.1 to 2.7: whole checkpoints at the top of the archive, without a folder around them.
+    fn read_old_pt2<S: Source + ?Sized>(&mut self, archive: &Archive<'_, S>, limits: &Limits) -> Result<()> {
+        // The first release called them JSON, which they never were.
+        const RECORDS: [(&str, Option<&str>); 5] = [
+            ("serialized_state_dict.pt", None),
+            ("serialized_state_dict.json", None),
+            ("serialized_constants.pt", Some(CONSTANTS)),
+            ("serialized_constants.json", Some(CONSTANTS)),
+            ("serialized_example_inputs.pt", Some(SAMPLE_INPUTS)),
+        ];
+        let mut inner = InnerArchives::default();
+        for (record, apart) in RECORDS {
+            if let Some(index) = archive.find(record.as_bytes()) {
+                inner.add(archive, index, apart.into_iter().map(str::to_owned).collect(), limits)?;
+            }
+        }
+        self.text.extend_from_slice(&inner.text);
+        self.tree = Tree::new(std::mem::take(&mut inner.text).into());
+        self.run_inner(inner, limits)
+    }
+
+    fn run_inner(&mut self, mut inner: InnerArchives, limits: &Limits) -> Result<()> {
+        let tree = std::mem::replace(&mut self.tree, Tree::new(Vec::new().into()));
+        self.tree = inner.run(tree, &mut self.folders, limits)?;
+        self.inner = inner.records;
+        Ok(())
     }
 
     /// `model.json` of torch 1.0: a tree of modules, whose parameters are numbers of tensors.
@@ -240,6 +312,63 @@ impl DescribedArchive {
     }
 }
 
+/// A description of the tensors of one model.
+struct Section {
+    record: String,
+    path: Vec<String>,
+    folder: Vec<u8>,
+    config: Pt2Config,
+    /// For each tensor.
+    pickled: Vec<Pickled>,
+}
+
+/// Whether a tensor is pickled instead of described: a subclass.
+enum Pickled {
+    No,
+    Read,
+    /// It cannot be read; the name of the storage that says so.
+    Broken(String),
+}
+
+/// Reads the tensors of a description that are archives of their own.
+fn read_pickled<S: Source + ?Sized>(
+    archive: &Archive<'_, S>,
+    config: &Pt2Config,
+    folder: &[u8],
+    path: &[String],
+    inner: &mut InnerArchives,
+    limits: &Limits,
+) -> Result<Vec<Pickled>> {
+    let mut pickled = Vec::with_capacity(config.config.0.len());
+    for (name, entry) in &config.config.0 {
+        // Objects that are no tensors of torch's own are pickled in other ways.
+        if !entry.use_pickle || entry.path_name.starts_with(OPAQUE_OBJECT) {
+            pickled.push(Pickled::No);
+            continue;
+        }
+        let record = [folder, entry.path_name.as_bytes()].concat();
+        let path = [path, std::slice::from_ref(name)].concat();
+        let read = match archive.find(&record) {
+            Some(index) => inner.add(archive, index, path, limits),
+            None => Err(Error::Record {
+                record: String::from_utf8_lossy(&record).into_owned(),
+                fault: Fault::MissingRecord { record: entry.path_name.clone() },
+            }),
+        };
+        pickled.push(match read {
+            Ok(()) => Pickled::Read,
+            Err(Error::Record { fault, .. }) => {
+                // No record has a name that ends so.
+                let name = format!("{}/", entry.path_name);
+                inner.records.note([folder, name.as_bytes()].concat(), Err(fault));
+                Pickled::Broken(name)
+            }
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(pickled)
+}
+
 /// A tensor in words that need no pickle.
 struct Described {
     key: String,
@@ -283,7 +412,7 @@ impl Described {
 fn add_root(tree: &mut Tree<'_>, record: String, path: Vec<String>, pairs: &[Raw]) {
     let value = tree.add_dict(pairs);
     let path = path.iter().map(|component| tree.keep_str(component)).collect();
-    tree.roots.push(Root { value, record, path, is_constants: false });
+    tree.roots.push(Root { path, ..Root::new(value, record) });
 }
 
 #[derive(Deserialize)]
@@ -296,6 +425,8 @@ struct Pt2Entry {
     path_name: String,
     #[serde(default)]
     is_param: bool,
+    #[serde(default)]
+    use_pickle: bool,
     tensor_meta: Option<Pt2Meta>,
 }
 

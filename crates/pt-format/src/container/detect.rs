@@ -15,7 +15,8 @@ const LEGACY_NUMBER_TEXT: &[u8] = b"L119547037146038801333356L";
 const HEAD_BYTES: u64 = 512;
 
 /// Returns the container of a file, judged by its first bytes. Every zip archive is [`Container::Zip`] here;
-/// which kind of archive it is shows in its records.
+/// which kind of archive it is shows in its records. [`Container::Pickle`] may be a pickle of anything: whether it holds
+/// tensors shows only when it is parsed.
 ///
 /// # Errors
 /// [`Error::Foreign`] names what the file looks like instead; [`Error::Read`] when it cannot be read.
@@ -29,12 +30,38 @@ const HEAD_BYTES: u64 = 512;
 pub fn detect<S: Source + ?Sized>(source: &S) -> Result<Container> {
     let length = source.len().min(HEAD_BYTES);
     let head = read(source, 0, length)?;
-    detect_head(&head, source.len())
+    match detect_head(&head, source.len()) {
+        // Pickles of protocols 0 and 1 have no signature. They begin with a container or an object and end with STOP.
+        Err(Error::Foreign { .. }) if matches!(head.first(), Some(b'(' | b'c' | b']' | b'}')) => {
+            match read(source, source.len() - 1, 1)?[..] {
+                [b'.'] => Ok(Container::Pickle),
+                _ => detect_head(&head, source.len()),
+            }
+        }
+        detected => detected,
+    }
+}
+
+/// Says what a pickle without tensors is.
+pub(super) fn no_tensors() -> Error {
+    foreign("a plain pickle without the torch.save header", RESAVE.into())
+}
+
+/// Says what looks like a pickle and is none.
+pub(super) fn no_pickle<S: Source + ?Sized>(source: &S) -> Result<Error> {
+    let head = read(source, 0, source.len().min(HEAD_BYTES))?;
+    Ok(detect_head(&head, source.len()).err().unwrap_or_else(no_tensors))
+}
+
+const RESAVE: &str = "save the object with torch.save to get a checkpoint";
+
+fn foreign(found: &'static str, advice: String) -> Error {
+    Error::Foreign { found, advice }
 }
 
 fn detect_head(head: &[u8], file_bytes: u64) -> Result<Container> {
-    let resave = || "save the object with torch.save to get a checkpoint".to_owned();
-    let foreign = |found, advice: String| Err(Error::Foreign { found, advice });
+    let resave = || RESAVE.to_owned();
+    let foreign = |found, advice| Err(foreign(found, advice));
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).trim_ascii_start();
     let starts = |magic: &[u8]| head.starts_with(magic);
     let text_starts =
@@ -98,7 +125,7 @@ fn detect_head(head: &[u8], file_bytes: u64) -> Result<Container> {
         return foreign("a run of zero bytes", "a download was probably cut off; fetch it again".into());
     }
     if head[0] == 0x80 && head[1] <= 5 {
-        return foreign("a plain pickle without the torch.save header", resave());
+        return Ok(Container::Pickle);
     }
     if text_starts("{") || text_starts("[") {
         return foreign("a JSON document", "point to the tensor files it speaks of".into());
@@ -144,13 +171,14 @@ mod tests {
             detect(&[b"\x80\x04\x95\x0D\0\0\0\0\0\0\0", LEGACY_NUMBER].concat()).unwrap(),
             Container::Legacy
         );
+        assert_eq!(detect(&b"\x80\x02}."[..]).unwrap(), Container::Pickle);
+        assert_eq!(detect(&b"(dp0\n."[..]).unwrap(), Container::Pickle);
         assert_eq!(detect(&long(b"\x10\0\0\0\0\0\0\0{")).unwrap(), Container::Safetensors);
         for (bytes, word) in [
             (&b""[..], "empty"),
             (b" \n<HTML>", "web page"),
             (b"BZh9....", "bzip2"),
             (b"\0\0\0\0\0\0\0\0", "zero bytes"),
-            (b"\x80\x02}.", "plain pickle"),
             (b"{\"weight_map\": 1}", "JSON"),
             (b"hello world", "plain text"),
             (b"\x01\x02\x03\x04\x05", "no known format"),

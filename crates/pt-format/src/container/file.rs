@@ -3,7 +3,9 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::{ByteOrder, Fingerprint};
-use crate::container::{Archive, Container, DescribedArchive, Legacy, Pickles, Safetensors, Tar, detect};
+use crate::container::{
+    Archive, Container, DescribedArchive, Legacy, Pickles, Plain, Safetensors, Tar, detect,
+};
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::source::Source;
@@ -15,6 +17,7 @@ pub(crate) enum File<'s, S: ?Sized> {
     Legacy(Legacy<'s>),
     Tar(Tar<'s>),
     Safetensors(Safetensors),
+    Plain(Plain<'s>),
 }
 
 impl<'s, S: Source + ?Sized> File<'s, S> {
@@ -27,6 +30,7 @@ impl<'s, S: Source + ?Sized> File<'s, S> {
             Container::Legacy => Self::Legacy(Legacy::parse(source, limits)?),
             Container::Tar => Self::Tar(Tar::parse(source, limits)?),
             Container::Safetensors => Self::Safetensors(Safetensors::parse(source, limits)?),
+            Container::Pickle => Self::Plain(Plain::parse(source, limits)?),
             // Which kind of archive it is shows in its records.
             Container::Zip | Container::TorchScript | Container::Package | Container::Pt2 => {
                 let mut archive = Archive::parse(source)?;
@@ -48,6 +52,7 @@ impl<'s, S: Source + ?Sized> File<'s, S> {
             Self::Legacy(_) => Container::Legacy,
             Self::Tar(_) => Container::Tar,
             Self::Safetensors(_) => Container::Safetensors,
+            Self::Plain(_) => Container::Pickle,
         }
     }
 
@@ -56,7 +61,7 @@ impl<'s, S: Source + ?Sized> File<'s, S> {
         match self {
             Self::Pickles(_, pickles) => pickles.byte_order,
             Self::Described(_, described) => described.byte_order,
-            Self::Legacy(_) | Self::Tar(_) | Self::Safetensors(_) => ByteOrder::Little,
+            Self::Legacy(_) | Self::Tar(_) | Self::Safetensors(_) | Self::Plain(_) => ByteOrder::Little,
         }
     }
 
@@ -73,6 +78,8 @@ impl<'s, S: Source + ?Sized> File<'s, S> {
             Self::Legacy(legacy) => (&[][..], legacy.head(), false),
             Self::Tar(tar) => (&tar.description[..], &tar.tree.text[..], false),
             Self::Safetensors(file) => (&[][..], &file.header[..], false),
+            // All there is lies in the pickle.
+            Self::Plain(plain) => (&[][..], plain.bytes(), true),
         };
         let mut hasher = Xxh3::new();
         hasher.update(directory);

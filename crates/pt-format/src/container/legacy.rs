@@ -214,12 +214,13 @@ fn read_head<'s>(text: Cow<'s, [u8]>, limits: &Limits) -> Result<Head<'s>> {
     }
     let (_, _, at) = run(after, 2)?;
     let (mut object, value, at) = run(at, 3)?;
-    object.roots.push(Root { value, record: PICKLES[3].into(), path: Vec::new(), is_constants: false });
+    object.roots.push(Root::new(value, PICKLES[3]));
     let (keys, list, end) = run(at, 4)?;
     let key_list = Error::Legacy { offset: at as u64, problem: LegacyProblem::KeyList };
     let elements = keys.elements(list).ok_or(key_list)?;
     let keys: Option<Vec<_>> = elements.map(|key| keys.key_bytes(key).map(Cow::into_owned)).collect();
     let keys = keys.ok_or(Error::Legacy { offset: at as u64, problem: LegacyProblem::KeyList })?;
+    object.lies_at(0..end, Ok(0));
     let object = object.without_text();
     Ok((object.with_text(text), keys, end))
 }

@@ -3,8 +3,10 @@
 mod described;
 mod detect;
 mod file;
+mod inner;
 mod legacy;
 mod pickles;
+mod plain;
 mod record;
 mod tar;
 mod zip;
@@ -17,6 +19,7 @@ pub(crate) use self::file::File;
 pub(crate) use self::legacy::Legacy;
 pub use self::legacy::LegacyProblem;
 pub(crate) use self::pickles::{ArchiveRecords, Pickles};
+pub(crate) use self::plain::{NoRecords, Plain};
 pub use self::record::Record;
 pub(crate) use self::tar::Tar;
 pub use self::zip::{Archive, ArchiveProblem, Entry};
@@ -39,6 +42,8 @@ pub enum Container {
     Pt2,
     /// Safetensors file.
     Safetensors,
+    /// What `pickle.dump` wrote, without the header of `torch.save`: storages lie in the pickle itself.
+    Pickle,
 }
 
 impl fmt::Display for Container {
@@ -51,6 +56,7 @@ impl fmt::Display for Container {
             Self::Package => "torch.package",
             Self::Pt2 => "torch.export (.pt2)",
             Self::Safetensors => "safetensors",
+            Self::Pickle => "plain pickle",
         })
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `torch.save` | `data.pkl` | `data/<key>` |
 //! | TorchScript | `data.pkl`, and `constants.pkl` for tensors in the code | `data/<key>`, `constants/<key>` |
+//! | … traced | `traced_inputs.pkl`, under `TRACED_INPUTS` | `traced_inputs/<key>` |
 //! | `torch.package` | whatever was saved, and TorchScript modules in `.data/ts_code/` | `.data/<key>.storage` |
 //!
 //! Source: `torch/serialization.py`, `torch/package/package_importer.py`, `torch/csrc/jit/serialization/import.cpp`.
@@ -12,6 +13,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::checkpoint::ByteOrder;
+use crate::container::inner::InnerRecords;
 use crate::container::{Archive, ArchiveProblem, Container, Record};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
@@ -19,6 +21,9 @@ use crate::limits::Limits;
 use crate::pickle::{Machine, PersistentIds, Root, Tree};
 use crate::rebuild::Records;
 use crate::source::Source;
+
+/// Put in front of the names of what a module was traced with, so that it is no attribute of the module.
+const TRACED_INPUTS: &str = "TRACED_INPUTS";
 
 /// The pickles of an archive, read but not run.
 pub(crate) struct Pickles<'s> {
@@ -32,6 +37,16 @@ pub(crate) struct Pickles<'s> {
 struct Part {
     plan: Plan,
     range: Range<usize>,
+    /// Position of the bytes in the file; of inflated ones, the name of the record.
+    file: Result<u64, String>,
+}
+
+/// A pickle as those see it who run it themselves.
+pub(super) struct PartText<'p> {
+    pub(super) record: &'p str,
+    pub(super) folder: &'p Folder,
+    pub(super) text: &'p [u8],
+    pub(super) file: Result<u64, String>,
 }
 
 /// A pickle that is to be read.
@@ -42,6 +57,8 @@ struct Plan {
     /// Put in front of its tensors' names.
     path: Vec<String>,
     is_constants: bool,
+    /// Its storages may be empty records.
+    is_hollow: bool,
 }
 
 /// Where the storages of a pickle are: `<prefix><key><suffix>`.
@@ -54,6 +71,16 @@ pub(crate) struct Folder {
 impl Folder {
     pub(crate) fn new(prefix: Vec<u8>, suffix: &'static [u8]) -> Self {
         Self { prefix, suffix }
+    }
+
+    /// The same folder, of an archive that is a record itself.
+    pub(super) fn inside(&self, record: &str) -> Self {
+        Self { prefix: [record.as_bytes(), b"/", &self.prefix].concat(), suffix: self.suffix }
+    }
+
+    /// Returns whether a record is in it.
+    pub(super) fn holds(&self, name: &[u8]) -> bool {
+        name.starts_with(&self.prefix) && name.ends_with(self.suffix)
     }
 }
 
@@ -77,7 +104,8 @@ impl<'s> Pickles<'s> {
         let (text, parts) = match <[Plan; 1]>::try_from(plans) {
             Ok([plan]) => {
                 let (text, start, end) = archive.take_record(plan.index, limits.pickle_bytes)?;
-                (text, vec![Part { plan, range: start..end }])
+                let file = archive.stored_at(plan.index);
+                (text, vec![Part { plan, range: start..end, file }])
             }
             Err(plans) => {
                 let mut text = Vec::new();
@@ -86,7 +114,8 @@ impl<'s> Pickles<'s> {
                     let start = text.len();
                     let left = limits.pickle_bytes.saturating_sub(start as u64);
                     text.extend_from_slice(&archive.read_record(plan.index, left)?);
-                    parts.push(Part { plan, range: start..text.len() });
+                    let file = archive.stored_at(plan.index);
+                    parts.push(Part { plan, range: start..text.len(), file });
                 }
                 (Cow::Owned(text), parts)
             }
@@ -101,6 +130,16 @@ impl<'s> Pickles<'s> {
         &self.text[start..end]
     }
 
+    /// Returns the pickles one by one.
+    pub(super) fn parts(&self) -> impl Iterator<Item = PartText<'_>> {
+        self.parts.iter().map(|part| PartText {
+            record: &part.plan.record,
+            folder: &part.plan.folder,
+            text: &self.text[part.range.clone()],
+            file: part.file.clone(),
+        })
+    }
+
     /// Runs them all into one tree. Returns it with the folder of each one's storages.
     pub(crate) fn run(self, limits: &Limits) -> Result<(Tree<'s>, Vec<Folder>)> {
         let ids = match self.container {
@@ -109,11 +148,17 @@ impl<'s> Pickles<'s> {
         };
         let mut tree = Tree::new(self.text);
         let mut folders = Vec::with_capacity(self.parts.len());
-        for Part { plan, range } in self.parts {
+        for Part { plan, range, file } in self.parts {
+            tree.lies_at(range.clone(), file);
             let value;
             (tree, value, _) = Machine::run(tree, range, ids, limits, &plan.record)?;
             let path = plan.path.iter().map(|component| tree.keep_str(component)).collect();
-            tree.roots.push(Root { value, record: plan.record, path, is_constants: plan.is_constants });
+            tree.roots.push(Root {
+                path,
+                is_constants: plan.is_constants,
+                is_hollow: plan.is_hollow,
+                ..Root::new(value, plan.record)
+            });
             folders.push(plan.folder);
         }
         Ok((tree, folders))
@@ -124,17 +169,23 @@ impl<'s> Pickles<'s> {
 pub(crate) struct ArchiveRecords<'a, 's, S: ?Sized> {
     archive: &'a Archive<'s, S>,
     folders: Vec<Folder>,
+    /// Those of archives in it.
+    inner: InnerRecords,
 }
 
 impl<'a, 's, S: Source + ?Sized> ArchiveRecords<'a, 's, S> {
     pub(crate) fn new(archive: &'a Archive<'s, S>, folders: Vec<Folder>) -> Self {
-        Self { archive, folders }
+        Self { archive, folders, inner: InnerRecords::default() }
+    }
+
+    pub(crate) fn with_inner(self, inner: InnerRecords) -> Self {
+        Self { inner, ..self }
     }
 }
 
 impl<S: Source + ?Sized> Records for ArchiveRecords<'_, '_, S> {
     fn count(&self) -> usize {
-        self.archive.entries().len()
+        self.archive.entries().len() + self.inner.len()
     }
 
     fn record_name(&self, root: usize, key: &[u8], name: &mut Vec<u8>) {
@@ -146,7 +197,8 @@ impl<S: Source + ?Sized> Records for ArchiveRecords<'_, '_, S> {
     }
 
     fn find(&self, name: &[u8]) -> Option<usize> {
-        self.archive.find(name)
+        let outer = self.archive.entries().len();
+        self.archive.find(name).or_else(|| self.inner.find(name).map(|index| outer + index))
     }
 
     fn is_record_of(&self, record: usize, root: usize, key: &[u8]) -> bool {
@@ -158,6 +210,9 @@ impl<S: Source + ?Sized> Records for ArchiveRecords<'_, '_, S> {
     }
 
     fn place(&self, index: usize, bytes: u64) -> Result<Record, Fault> {
+        if let Some(index) = index.checked_sub(self.archive.entries().len()) {
+            return self.inner.place(index, bytes);
+        }
         let entry = self.archive.entries()[index];
         if let Some(fault) = entry.fault() {
             return Err(fault);
@@ -184,6 +239,7 @@ fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result
         folder: Folder { prefix: archive.in_root("data/"), suffix: b"" },
         path: Vec::new(),
         is_constants: false,
+        is_hollow: false,
     });
     if let Some(constants) = archive.find_in_root("constants.pkl") {
         let constants = Plan {
@@ -192,8 +248,17 @@ fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result
             folder: Folder { prefix: archive.in_root("constants/"), suffix: b"" },
             path: Vec::new(),
             is_constants: true,
+            is_hollow: false,
         };
-        return Ok((Container::TorchScript, main.into_iter().chain([constants]).collect()));
+        let traced = archive.find_in_root("traced_inputs.pkl").map(|index| Plan {
+            index,
+            record: archive.shown_name(index),
+            folder: Folder { prefix: archive.in_root("traced_inputs/"), suffix: b"" },
+            path: vec![TRACED_INPUTS.into()],
+            is_constants: false,
+            is_hollow: true,
+        });
+        return Ok((Container::TorchScript, main.into_iter().chain([constants]).chain(traced).collect()));
     }
     if let Some(main) = main {
         return Ok((Container::Zip, vec![main]));
@@ -246,6 +311,7 @@ fn plan_package<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -
             folder,
             path: path.collect(),
             is_constants,
+            is_hollow: in_script && name.ends_with("/traced_inputs.pkl"),
         });
     }
     if let [only] = &mut plans[..] {
@@ -274,9 +340,6 @@ fn not_torch<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Error {
     if archive.find(b"data.pkl").is_some() {
         let name = "data.pkl".into();
         return Error::archive(0, ArchiveProblem::NoRoot { name });
-    }
-    if archive.find(b"serialized_exported_program.json").is_some() {
-        return Error::UnsupportedContainer { container: Container::Pt2 };
     }
     if archive.entries().is_empty() {
         return found("an empty zip archive", "save the object with torch.save to get a checkpoint");

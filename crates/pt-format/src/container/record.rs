@@ -7,6 +7,7 @@ use zip::read::{ZipReadOptions, read_zipfile_from_stream_with_options};
 
 use crate::container::zip::{LOCAL_HEADER_BYTES, METHOD_STORED, local_data_start};
 use crate::fault::Fault;
+use crate::pickle::Encoding;
 use crate::source::Source;
 
 /// Where the bytes of a storage lie, and how to be sure of it.
@@ -31,7 +32,8 @@ pub struct Record {
     pub packed_bytes: u64,
     /// Bytes once decoded.
     pub bytes: u64,
-    /// Compression method: 0 stored, 8 deflated.
+    /// Compression method: 0 stored, 8 deflated. Numbers from 0xF000 on, which no zip has, are ways in which a pickle
+    /// writes bytes as text or numbers; [`Self::decode`] knows them.
     pub method: u16,
     /// CRC-32 of the decoded bytes; 0 may mean "not computed".
     pub crc32: u32,
@@ -58,9 +60,25 @@ impl Record {
         }
     }
 
+    /// Bytes that a pickle holds as something else.
+    pub(crate) fn written(data_offset: u64, packed_bytes: u64, bytes: u64, method: u16) -> Self {
+        Self { packed_bytes, method, ..Self::plain(data_offset, bytes) }
+    }
+
+    /// The record of an archive that begins at this position of the file.
+    pub(crate) fn moved(self, base: u64) -> Self {
+        let header_offset = self.header_offset.map(|offset| offset.saturating_add(base));
+        Self { header_offset, data_offset: self.data_offset.saturating_add(base), ..self }
+    }
+
     /// Returns whether the bytes lie in the file as they are.
     pub fn is_stored(&self) -> bool {
         self.method == METHOD_STORED
+    }
+
+    /// Returns whether a pickle holds the bytes as text or numbers: not compressed, but not as they are either.
+    pub fn is_written_as_text(&self) -> bool {
+        Encoding::from_method(self.method).is_some()
     }
 
     /// Checks the local header against what the directory said: its signature, its name, where the data starts.
@@ -88,16 +106,24 @@ impl Record {
         }
     }
 
-    /// Decodes the record, given its bytes from the local header on: the `zip` crate's part.
+    /// Decodes the record, given its bytes from the local header on (from `data_offset` where it has none): the `zip`
+    /// crate's part, but for what a pickle writes as text.
     ///
     /// The size is the directory's promise: output beyond it is an error, as is a record that ends early or whose CRC
     /// differs (a CRC of 0 means "not computed", as PyTorch writes it on request).
     ///
     /// # Errors
-    /// [`Fault::Inflate`], [`Fault::RecordLength`], or [`Fault::TooLargeInflated`] beyond `bytes_max`.
+    /// [`Fault::Inflate`], [`Fault::Written`], [`Fault::RecordLength`], or [`Fault::TooLargeInflated`] beyond `bytes_max`.
     pub fn decode(&self, from_header: &[u8], bytes_max: u64) -> Result<Vec<u8>, Fault> {
         if self.bytes > bytes_max {
             return Err(Fault::TooLargeInflated { size: self.bytes, limit: bytes_max });
+        }
+        if let Some(encoding) = Encoding::from_method(self.method) {
+            let bytes = encoding.decode(from_header).ok_or(Fault::Written { offset: self.data_offset })?;
+            return match bytes.len() as u64 == self.bytes {
+                true => Ok(bytes),
+                false => Err(Fault::RecordLength { record: bytes.len() as u64, expected: self.bytes }),
+            };
         }
         let failed =
             |problem: String| Fault::Inflate { offset: self.data_offset, method: self.method, problem };

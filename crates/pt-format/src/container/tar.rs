@@ -92,7 +92,8 @@ impl<'s> Tar<'s> {
         let range = 0..text.len();
         let (mut tree, value, _) =
             Machine::run(Tree::new(text), range, PersistentIds::Tar, limits, "pickle")?;
-        tree.roots.push(Root { value, record: "pickle".into(), path: Vec::new(), is_constants: false });
+        tree.lies_at(0..tree.text.len(), Ok(pickle.start));
+        tree.roots.push(Root::new(value, "pickle"));
         Modern {
             tree: &mut tree,
             storages: &storages,

@@ -192,18 +192,18 @@ pub struct Archive<'s, S: ?Sized> {
     hasher: DefaultHashBuilder,
     root_bytes: usize,
     alignment: u64,
-    tail: Window<'s>,
-    head: Window<'s>,
+    tail: Kept<'s>,
+    head: Kept<'s>,
 }
 
 /// Bytes read earlier, kept because the next reads will be near.
 #[derive(Default)]
-struct Window<'s> {
+struct Kept<'s> {
     offset: u64,
     bytes: Cow<'s, [u8]>,
 }
 
-impl Window<'_> {
+impl Kept<'_> {
     fn get(&self, offset: u64, length: usize) -> Option<&[u8]> {
         let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
         self.bytes.get(start..start.checked_add(length)?)
@@ -252,7 +252,7 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
             root_bytes: 0,
             alignment: DEFAULT_ALIGNMENT,
             tail,
-            head: Window::default(),
+            head: Kept::default(),
         };
         archive.walk(&end)?;
         archive.find_limits(end.directory_offset);
@@ -280,6 +280,11 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
     /// Returns the top folder that holds all records, without the slash; empty when there is none.
     pub fn root(&self) -> &[u8] {
         self.entries.first().map_or(&[], |entry| &self.name(entry)[..self.root_bytes])
+    }
+
+    /// Returns what the archive is read from.
+    pub(crate) fn source(&self) -> &'s S {
+        self.source
     }
 
     /// Returns the bytes of the central directory.
@@ -406,6 +411,12 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
             Some(data_start) => Ok(data_start),
             None => self.read_data_start(index),
         }
+    }
+
+    /// Returns the position of a record's bytes in the file; the name of the record where they do not lie there as they are.
+    pub(crate) fn stored_at(&self, index: usize) -> Result<u64, String> {
+        let stored = self.entries[index].is_stored().then(|| self.data_start(index).ok()).flatten();
+        stored.ok_or_else(|| self.shown_name(index))
     }
 
     /// Works out where the data of a record starts without reading its local header, in two independent ways:
@@ -642,7 +653,7 @@ struct End {
 ///
 /// A signature inside a comment or inside tensor data does not, and bytes after the record are tolerated
 /// (torch accepts ten).
-fn find_end<S: Source + ?Sized>(source: &S, tail: &Window<'_>, file_bytes: u64) -> Result<End> {
+fn find_end<S: Source + ?Sized>(source: &S, tail: &Kept<'_>, file_bytes: u64) -> Result<End> {
     let mut first_problem = None;
     let candidates = tail.bytes.windows(4).enumerate().rev().filter(|(_, bytes)| bytes == END_SIGNATURE);
     for (at, _) in candidates {
@@ -660,7 +671,7 @@ fn find_end<S: Source + ?Sized>(source: &S, tail: &Window<'_>, file_bytes: u64) 
     Err(first_problem.unwrap_or_else(|| Error::archive(file_bytes, ArchiveProblem::NoEnd)))
 }
 
-fn read_end<S: Source + ?Sized>(source: &S, tail: &Window<'_>, record: &[u8], offset: u64) -> Result<End> {
+fn read_end<S: Source + ?Sized>(source: &S, tail: &Kept<'_>, record: &[u8], offset: u64) -> Result<End> {
     let fail = |problem| Err(Error::archive(offset, problem));
     let mut end = End {
         entries: u16_at(record, 10).into(),
@@ -733,8 +744,8 @@ fn read_zip64_field(mut extra: &[u8], entry: &mut Entry) -> Option<()> {
     }
 }
 
-fn read_window<'s, S: Source + ?Sized>(source: &'s S, start: u64, end: u64) -> Result<Window<'s>> {
-    Ok(Window { offset: start, bytes: read(source, start, end - start)? })
+fn read_window<'s, S: Source + ?Sized>(source: &'s S, start: u64, end: u64) -> Result<Kept<'s>> {
+    Ok(Kept { offset: start, bytes: read(source, start, end - start)? })
 }
 
 fn to_usize(length: u64) -> Result<usize> {

@@ -1,7 +1,7 @@
 //! The table of globals whose meaning is known.
 //!
-//! Source: `torch/_utils.py`, `torch/_tensor.py`, `torch/serialization.py` of 0.1 to 2.15, and what pickle itself
-//! writes for Python's builtin containers. Everything that is not here stays opaque.
+//! Source: `torch/_utils.py`, `torch/_tensor.py`, `torch/serialization.py` of 0.1 to 2.15, `numpy/_core/`, and what pickle
+//! itself writes for Python's builtin containers. Everything that is not here stays opaque.
 
 /// What a global is known to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +23,25 @@ pub(crate) enum Known {
     RebuildMeta,
     RebuildWrapper,
     RebuildDeviceFromCpu,
+    RebuildDeviceFromNumpy,
     Parameter,
     Variable,
     /// `torch.FloatTensor` and its kin, built from a state.
     TypedTensor,
     /// `torch.Tensor`, the class.
     TensorClass,
+    // numpy arrays and scalars.
+    ArrayReconstruct,
+    ArrayFromBuffer,
+    ArrayScalar,
+    /// `numpy.ndarray`, the class.
+    ArrayClass,
+    ArrayDType,
     // Values.
     DType,
     Storage,
+    /// Makes a storage of the bytes of a whole `torch.save` file.
+    LoadFromBytes,
     Size,
     Device,
     GetLayout,
@@ -70,6 +80,9 @@ impl Known {
                 b"_rebuild_meta_tensor_no_storage" => Self::RebuildMeta,
                 b"_rebuild_wrapper_subclass" => Self::RebuildWrapper,
                 b"_rebuild_device_tensor_from_cpu_tensor" => Self::RebuildDeviceFromCpu,
+                b"_rebuild_device_tensor_from_numpy" | b"_rebuild_xla_tensor" | b"_rebuild_mlc_tensor" => {
+                    Self::RebuildDeviceFromNumpy
+                }
                 _ => Self::Other,
             },
             b"torch._tensor" | b"torch.tensor" => match name {
@@ -81,6 +94,7 @@ impl Known {
             b"torch.nested._internal.nested_tensor" if name == b"_rebuild_njt" => Self::RebuildJagged,
             b"torch.nn.parameter" if name == b"Parameter" => Self::Parameter,
             b"torch.autograd.variable" if name == b"Variable" => Self::Variable,
+            b"torch.storage" if name == b"_load_from_bytes" => Self::LoadFromBytes,
             b"torch.storage" if name.ends_with(b"Storage") => Self::Storage,
             b"torch" | b"torch.cuda" => Self::of_torch(name),
             b"torch.serialization" if name == b"_get_layout" => Self::GetLayout,
@@ -89,6 +103,18 @@ impl Known {
                 | b"restore_type_tag" => Self::JitContainer,
                 _ => Self::Other,
             },
+            b"numpy" => match name {
+                b"dtype" => Self::ArrayDType,
+                b"ndarray" => Self::ArrayClass,
+                _ => Self::Other,
+            },
+            // The first name is that of numpy before 2.0.
+            b"numpy.core.multiarray" | b"numpy._core.multiarray" => match name {
+                b"_reconstruct" => Self::ArrayReconstruct,
+                b"scalar" => Self::ArrayScalar,
+                _ => Self::Other,
+            },
+            b"numpy.core.numeric" | b"numpy._core.numeric" if name == b"_frombuffer" => Self::ArrayFromBuffer,
             b"collections" => match name {
                 b"OrderedDict" => Self::OrderedDict,
                 b"defaultdict" => Self::DefaultDict,

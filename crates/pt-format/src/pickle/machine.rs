@@ -10,7 +10,8 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::opcode::{self as op, name as opcode_name};
-use crate::pickle::tree::{Extra, Global, NONE, Node, Raw, Sequence, Text, Tree};
+use crate::pickle::tree::{Escaped, Extra, Global, NONE, Node, Raw, Sequence, Text, Tree};
+use crate::pickle::written::unescaped;
 use crate::pickle::{Known, NodeId, PickleProblem, modern_name};
 
 /// CPython refuses longer decimal integers too (`sys.int_max_str_digits`); parsing is quadratic.
@@ -213,7 +214,10 @@ impl<'s> Machine<'s, '_> {
                 self.push(Raw::Float(value));
             }
             op::EMPTY_DICT => self.add(Node::Dict(Sequence::default())),
-            op::EMPTY_LIST => self.add(Node::List(Sequence::default())),
+            op::EMPTY_LIST => {
+                self.note_list();
+                self.add(Node::List(Sequence::default()));
+            }
             op::EMPTY_SET => self.add(Node::Set(Sequence::default())),
             op::SETITEM => {
                 self.need(3, opcode)?;
@@ -329,6 +333,9 @@ impl<'s> Machine<'s, '_> {
             }
             op::LIST => {
                 let from = self.mark(opcode)?;
+                if from == self.stack.len() {
+                    self.note_list();
+                }
                 let mut sequence = Sequence::default();
                 self.tree.extend(&mut sequence, &self.stack[from..]);
                 self.stack.truncate(from);
@@ -451,6 +458,13 @@ impl<'s> Machine<'s, '_> {
         self.need(count, opcode)?;
         self.tuple(self.stack.len() - count);
         Ok(())
+    }
+
+    /// Notes where an empty list stands, behind its opcode. Only pickles without storages hold tensors as lists.
+    fn note_list(&mut self) {
+        if self.persistent_ids == PersistentIds::None {
+            self.tree.lists.push((self.tree.nodes.len() as NodeId, self.at() as u64));
+        }
     }
 
     // Objects.
@@ -807,8 +821,15 @@ impl<'s> Machine<'s, '_> {
             [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
             _ => return Err(malformed),
         };
+        let source = Text { start: line.start + 1, length: inner.len() as u32 };
+        if !inner.contains(&b'\\') {
+            let is_text = std::str::from_utf8(inner).is_ok();
+            self.push(if is_text { Raw::string(source) } else { Raw::bytes(source) });
+            return Ok(());
+        }
         let decoded = unescape_bytes(inner).ok_or(malformed)?;
         let text = self.keep(&decoded);
+        self.tree.escaped.push(Escaped { start: text.start, source, is_unicode: false });
         self.push(if std::str::from_utf8(&decoded).is_ok() { Raw::string(text) } else { Raw::bytes(text) });
         Ok(())
     }
@@ -816,9 +837,14 @@ impl<'s> Machine<'s, '_> {
     /// Raw-unicode-escape: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
     fn unicode_line(&mut self) -> Step {
         let line = self.line("unicode string")?;
-        let decoded =
-            unescape_unicode(self.text_bytes(line)).ok_or(PickleProblem::Malformed("unicode string"))?;
+        let bytes = self.text_bytes(line);
+        if bytes.is_ascii() && !bytes.contains(&b'\\') {
+            self.push(Raw::string(line));
+            return Ok(());
+        }
+        let decoded = unescape_unicode(bytes).ok_or(PickleProblem::Malformed("unicode string"))?;
         let text = self.keep(&decoded);
+        self.tree.escaped.push(Escaped { start: text.start, source: line, is_unicode: true });
         self.push(Raw::string(text));
         Ok(())
     }
@@ -861,46 +887,9 @@ fn twos_complement(digits: &str, negative: bool) -> Vec<u8> {
 
 fn unescape_bytes(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != b'\\' {
-            out.push(byte);
-            continue;
-        }
-        let (&escape, tail) = rest.split_first()?;
-        rest = tail;
-        let decoded = match escape {
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'r' => b'\r',
-            b'a' => 7,
-            b'b' => 8,
-            b'v' => 11,
-            b'f' => 12,
-            b'\\' | b'\'' | b'"' => escape,
-            b'x' => {
-                let (hex, tail) = rest.split_at_checked(2)?;
-                rest = tail;
-                u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?
-            }
-            b'0'..=b'7' => {
-                let mut value = u32::from(escape - b'0');
-                for _ in 0..2 {
-                    if let [digit @ b'0'..=b'7', tail @ ..] = rest {
-                        value = value * 8 + u32::from(digit - b'0');
-                        rest = tail;
-                    }
-                }
-                value as u8
-            }
-            // Python leaves unknown escapes as they are.
-            other => {
-                out.push(b'\\');
-                other
-            }
-        };
-        out.push(decoded);
+    let mut at = 0;
+    while at < text.len() {
+        out.push(unescaped(text, &mut at)?);
     }
     Some(out)
 }

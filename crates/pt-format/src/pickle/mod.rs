@@ -6,6 +6,7 @@
 
 mod globals;
 mod machine;
+mod numbers;
 pub(crate) mod opcode;
 mod plain;
 mod problem;
@@ -14,9 +15,11 @@ mod scan;
 mod tree;
 mod value;
 mod verdict;
+mod written;
 
 pub(crate) use self::globals::{Known, modern_name};
 pub(crate) use self::machine::{Machine, PersistentIds};
+pub(crate) use self::numbers::read_numbers;
 pub use self::problem::PickleProblem;
 pub(crate) use self::repr::repr;
 pub use self::scan::GlobalUse;
@@ -25,3 +28,4 @@ pub(crate) use self::tree::{Items, Node, NodeId, Pairs, Raw, Root, Text, Tree};
 pub(crate) use self::value::JIT_WRAPPERS_MAX;
 pub use self::value::{Kind, Value};
 pub use self::verdict::Verdict;
+pub(crate) use self::written::{Encoding, Written};

@@ -5,7 +5,10 @@
 //! they are in the pickle; the few that need unescaping go to a side buffer that continues the same addresses.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
+use crate::checkpoint::ByteOrder;
+use crate::fault::Fault;
 use crate::pickle::Known;
 
 /// Number of a node in its tree.
@@ -160,6 +163,31 @@ pub(crate) struct Tree<'s> {
     pub(crate) globals: Vec<Global>,
     /// What each pickle left.
     pub(crate) roots: Vec<Root>,
+    /// Where in the file the text lies.
+    pub(crate) places: Vec<TextPlace>,
+    /// What stands in the side buffer without its escapes, in order.
+    pub(crate) escaped: Vec<Escaped>,
+    /// Where lists begin, by node, in pickles that hold tensors as lists of numbers.
+    pub(crate) lists: Vec<(NodeId, u64)>,
+}
+
+/// A run of the text, and where it comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct TextPlace {
+    pub(crate) text: Range<u64>,
+    /// Position in the file; where the text was inflated, the name of its record.
+    pub(crate) file: Result<u64, String>,
+}
+
+/// A line of text that the pickle holds with escapes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Escaped {
+    /// Address of the text without them.
+    pub(crate) start: u64,
+    /// The line itself, quotes left out.
+    pub(crate) source: Text,
+    /// Escapes of `unicode`, else of a Python 2 `str`.
+    pub(crate) is_unicode: bool,
 }
 
 /// The result of one pickle.
@@ -172,6 +200,24 @@ pub(crate) struct Root {
     pub(crate) path: Vec<Raw>,
     /// The constants of TorchScript code: a tuple, called `CONSTANTS.c0` and so on there.
     pub(crate) is_constants: bool,
+    /// Its storages may have been left out: torch writes what a module was traced with without its data.
+    pub(crate) is_hollow: bool,
+    /// Of its storages, where that may be another than the file's.
+    pub(crate) byte_order: Option<ByteOrder>,
+}
+
+impl Root {
+    /// The one pickle of a file, or the first.
+    pub(crate) fn new(value: Raw, record: impl Into<String>) -> Self {
+        Self {
+            value,
+            record: record.into(),
+            path: Vec::new(),
+            is_constants: false,
+            is_hollow: false,
+            byte_order: None,
+        }
+    }
 }
 
 impl<'s> Tree<'s> {
@@ -186,7 +232,15 @@ impl<'s> Tree<'s> {
             extras: Vec::new(),
             globals: Vec::new(),
             roots: Vec::new(),
+            places: Vec::new(),
+            escaped: Vec::new(),
+            lists: Vec::new(),
         }
+    }
+
+    /// Takes note that the text from `start` to `end` lies at this position of the file, or was inflated from a record.
+    pub(crate) fn lies_at(&mut self, text: Range<usize>, file: Result<u64, String>) {
+        self.places.push(TextPlace { text: text.start as u64..text.end as u64, file });
     }
 
     /// Adds a tuple.
@@ -328,6 +382,25 @@ impl<'s> Tree<'s> {
         match start.checked_sub(self.text.len()) {
             None => &self.text[start..start + length],
             Some(start) => &self.side[start..start + length],
+        }
+    }
+
+    /// Returns where the items of a list begin that was empty at first.
+    pub(crate) fn list_start(&self, list: NodeId) -> Option<u64> {
+        let at = self.lists.binary_search_by_key(&list, |&(list, _)| list).ok()?;
+        Some(self.lists[at].1)
+    }
+
+    /// Returns where in the file a text lies.
+    ///
+    /// # Errors
+    /// [`Fault::InsideRecord`] when it was inflated, or is not of the file at all.
+    pub(crate) fn file_offset(&self, text: Text) -> Result<u64, Fault> {
+        let place = self.places.iter().find(|place| place.text.contains(&text.start));
+        match place.map(|place| (&place.file, text.start - place.text.start)) {
+            Some((Ok(file), offset)) => Ok(file + offset),
+            Some((Err(record), _)) => Err(Fault::InsideRecord { record: record.clone() }),
+            None => Err(Fault::InsideRecord { record: String::new() }),
         }
     }
 

@@ -46,8 +46,6 @@ fn is_plain(module: &str, name: &str) -> bool {
     match module {
         "builtins" => matches!(name, "bool" | "dict" | "float" | "int" | "list" | "object" | "str" | "tuple"),
         "collections" => matches!(name, "Counter" | "deque"),
-        "numpy" => matches!(name, "dtype" | "ndarray"),
-        "numpy.core.multiarray" | "numpy._core.multiarray" => matches!(name, "_reconstruct" | "scalar"),
         _ => false,
     }
 }

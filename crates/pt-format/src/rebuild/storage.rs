@@ -2,11 +2,16 @@
 
 use std::collections::HashMap;
 
+use crate::checkpoint::ByteOrder;
 use crate::container::Record;
 use crate::dtype::DType;
 use crate::fault::Fault;
-use crate::pickle::{Known, Node, NodeId, Raw, Tree};
-use crate::tensor::StorageRow;
+use crate::pickle::{Encoding, Known, Node, NodeId, Raw, Text, Tree, read_numbers};
+use crate::rebuild::nested::{Nested, Place};
+use crate::tensor::{StorageName, StorageRow};
+
+/// Bytes of opcodes looked at for lists of numbers, as a multiple of the pickle: lists may be looked at as parts of others.
+const NUMBERS_LOOKED_AT: u64 = 64;
 
 /// Where the bytes of storages lie.
 pub(crate) trait Records {
@@ -30,6 +35,10 @@ pub(crate) struct StorageTable<'r> {
     records: &'r dyn Records,
     /// Number of the pickle whose persistent ids are met.
     pub(crate) root: usize,
+    /// Of the storages of that pickle, where it may be another than the file's.
+    pub(crate) byte_order: Option<ByteOrder>,
+    /// They may have been left out.
+    pub(crate) is_hollow: bool,
     /// By number of the record: its storage, or [`UNUSED`].
     by_record: Vec<u32>,
     /// The record behind the one found last.
@@ -37,6 +46,12 @@ pub(crate) struct StorageTable<'r> {
     /// The class met last: most files have one.
     class: Option<(NodeId, StorageClass)>,
     missing: HashMap<Vec<u8>, u32>,
+    nested: &'r Nested,
+    /// Storages that no persistent id names, by the object they belong to or are.
+    buffers: HashMap<NodeId, u32>,
+    /// Shapes of lists of numbers, beside their storages.
+    numbers: HashMap<(NodeId, DType), (u32, Vec<u64>)>,
+    numbers_left: Option<u64>,
     /// Parts of storages, by the whole and their own key.
     views: HashMap<(u32, Vec<u8>), u32>,
     rows: Vec<StorageRow>,
@@ -52,13 +67,21 @@ pub(crate) struct StorageUse {
     pub(crate) bytes: u64,
     /// dtype of a typed storage class.
     pub(crate) dtype: Option<DType>,
+    /// Of its bytes, where that is not the file's.
+    pub(crate) byte_order: Option<ByteOrder>,
 }
 
 impl<'r> StorageTable<'r> {
-    pub(crate) fn new(records: &'r dyn Records) -> Self {
+    pub(crate) fn new(records: &'r dyn Records, nested: &'r Nested) -> Self {
         Self {
             records,
+            nested,
+            buffers: HashMap::new(),
+            numbers: HashMap::new(),
+            numbers_left: None,
             root: 0,
+            byte_order: None,
+            is_hollow: false,
             by_record: Vec::new(),
             next_record: 0,
             class: None,
@@ -105,7 +128,7 @@ impl<'r> StorageTable<'r> {
         if index == next {
             let whole = &self.rows[root.index as usize];
             let record = whole.record.map(|record| Record::plain(record.data_offset + offset, bytes));
-            let row = StorageRow { pid, bytes, record, fault: whole.fault.clone() };
+            let row = StorageRow { name: StorageName::Id(pid), bytes, record, fault: whole.fault.clone() };
             self.rows.push(row);
         }
         // A view met again must be the same part.
@@ -114,7 +137,7 @@ impl<'r> StorageTable<'r> {
         if row.bytes != bytes || row.record.map(|record| record.data_offset) != start {
             return Err(malformed("unlike an earlier one with its key"));
         }
-        Ok(StorageUse { index, bytes, dtype: root.dtype })
+        Ok(StorageUse { index, bytes, ..root })
     }
 
     /// The storage a persistent id names, views aside.
@@ -133,8 +156,11 @@ impl<'r> StorageTable<'r> {
         let key_bytes = tree.key_bytes(key);
         let key_bytes = key_bytes.ok_or_else(|| malformed("without a key that is text or integer"))?;
 
+        if let Some(place) = self.nested.place(pid) {
+            return Ok(self.nested(pid, place, bytes, dtype));
+        }
         let record = self.find(&key_bytes);
-        if self.rows.is_empty() {
+        if self.by_record.is_empty() {
             self.by_record.resize(self.records.count(), UNUSED);
             self.rows.reserve(self.records.count());
         }
@@ -147,10 +173,10 @@ impl<'r> StorageTable<'r> {
             if row.bytes != bytes && row.fault.is_none() {
                 row.fault = Some(Box::new(Fault::StorageLengths { first: row.bytes, second: bytes }));
             }
-            return Ok(StorageUse { index, bytes, dtype });
+            return Ok(StorageUse { index, bytes, dtype, byte_order: self.byte_order });
         }
         let index = self.rows.len() as u32;
-        let mut row = StorageRow { pid, bytes, record: None, fault: None };
+        let mut row = StorageRow { name: StorageName::Id(pid), bytes, record: None, fault: None };
         match record {
             Some(record) => {
                 self.by_record[record] = index;
@@ -170,7 +196,98 @@ impl<'r> StorageTable<'r> {
             }
         }
         self.rows.push(row);
-        Ok(StorageUse { index, bytes, dtype })
+        Ok(StorageUse { index, bytes, dtype, byte_order: self.byte_order })
+    }
+
+    /// Returns whether a storage was left out: there is a record for it, but without bytes.
+    pub(crate) fn is_left_out(&self, index: u32) -> bool {
+        let fault = self.rows[index as usize].fault.as_deref();
+        let fault = if let Some(Fault::Record { fault, .. }) = fault { Some(&**fault) } else { fault };
+        self.is_hollow && matches!(fault, Some(Fault::RecordLength { record: 0, .. }))
+    }
+
+    /// Returns why a call that should make a storage of a nested file makes none.
+    pub(crate) fn nested_fault(&self, node: NodeId) -> Option<Fault> {
+        self.nested.fault(node).cloned()
+    }
+
+    /// A storage whose place is known already.
+    fn nested(&mut self, pid: Raw, place: &Place, bytes: u64, dtype: Option<DType>) -> StorageUse {
+        let next = self.rows.len() as u32;
+        let index = match pid {
+            Raw::Node(node) => *self.buffers.entry(node).or_insert(next),
+            _ => next,
+        };
+        if index == next {
+            self.push(StorageName::Id(pid), place.record.clone(), bytes);
+        }
+        StorageUse { index, bytes, dtype, byte_order: Some(place.byte_order) }
+    }
+
+    /// Adds the storage of an object that holds its own bytes, and returns its number.
+    pub(crate) fn buffer(
+        &mut self,
+        node: NodeId,
+        record: Result<Record, Fault>,
+        bytes: u64,
+        numel: u64,
+    ) -> u32 {
+        let next = self.rows.len() as u32;
+        let index = *self.buffers.entry(node).or_insert(next);
+        if index == next {
+            self.push(StorageName::Buffer { numel }, record, bytes);
+        }
+        index
+    }
+
+    fn push(&mut self, name: StorageName, record: Result<Record, Fault>, bytes: u64) {
+        let (record, fault) = match record {
+            Ok(record) => (Some(record), None),
+            Err(fault) => (None, Some(Box::new(fault))),
+        };
+        self.rows.push(StorageRow { name, bytes, record, fault });
+    }
+
+    /// Returns the storage that a list of numbers is, and the shape of the list.
+    pub(crate) fn numbers(
+        &mut self,
+        tree: &Tree<'_>,
+        list: NodeId,
+        dtype: DType,
+    ) -> Result<(StorageUse, &[u64]), Fault> {
+        let itemsize = dtype.itemsize() as u64;
+        let key = (list, dtype);
+        if !self.numbers.contains_key(&key) {
+            let malformed = || Fault::Malformed { what: "its content", problem: "no list of numbers" };
+            let start = tree.list_start(list).ok_or_else(malformed)?;
+            let all = tree.text.len() as u64;
+            let left = self.numbers_left.get_or_insert(all.saturating_mul(NUMBERS_LOOKED_AT));
+            let opcodes = tree.text.get(start as usize..).unwrap_or_default();
+            let opcodes = &opcodes[..opcodes.len().min(*left as usize)];
+            let mut content = Vec::new();
+            let numbers = read_numbers(opcodes, dtype, &mut content);
+            let length = numbers.as_ref().map_or(opcodes.len(), |numbers| numbers.length);
+            *left = left.saturating_sub(length as u64 + 1);
+            let numbers = numbers.ok_or_else(malformed)?;
+            // Whatever was put into the list later is elsewhere.
+            if tree.element_count(Raw::Node(list)) as u64 != numbers.shape[0] {
+                return Err(malformed());
+            }
+            let bytes = content.len() as u64;
+            let record = match bytes {
+                0 => Ok(Record::plain(0, 0)),
+                _ => tree.file_offset(Text { start, length: 0 }).map(|offset| {
+                    Record::written(offset, length as u64, bytes, Encoding::Numbers(dtype).method())
+                }),
+            };
+            self.push(StorageName::Buffer { numel: bytes / itemsize }, record, bytes);
+            self.numbers.insert(key, (self.rows.len() as u32 - 1, numbers.shape));
+        }
+        let (index, shape) = &self.numbers[&key];
+        let bytes = self.rows[*index as usize].bytes;
+        let found =
+            StorageUse { index: *index, bytes, dtype: Some(dtype), byte_order: Some(ByteOrder::Little) };
+        Ok((found, shape))
     }
 
     /// Finds the record of a key. Its name is in `name` where there is none.

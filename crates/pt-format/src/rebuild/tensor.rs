@@ -3,12 +3,14 @@
 //! Source: the functions of the same names in `torch/_utils.py`, `torch/_tensor.py` and
 //! `torch/nested/_internal/nested_tensor.py`.
 
+use crate::checkpoint::ByteOrder;
 use crate::dtype::DType;
 use crate::fault::Fault;
 use crate::geometry;
 use crate::limits::Limits;
 use crate::pickle::{Known, Node, NodeId, Raw, Tree};
-use crate::rebuild::storage::{StorageTable, count};
+use crate::rebuild::array::Array;
+use crate::rebuild::storage::{StorageTable, StorageUse, count, storage_class};
 use crate::rebuild::walk::Component;
 use crate::tensor::{Flags, Layout, Quantizer};
 
@@ -41,10 +43,13 @@ pub(crate) struct Parsed {
 }
 
 /// A call as the pickle made it: the function, its arguments, and states set on the result.
-struct Call<'t> {
-    known: Known,
-    args: &'t [Raw],
-    state: Option<Raw>,
+pub(crate) struct Call<'t> {
+    callable: NodeId,
+    pub(crate) known: Known,
+    pub(crate) args: &'t [Raw],
+    pub(crate) state: Option<Raw>,
+    /// The object it makes, or is a part of.
+    node: NodeId,
 }
 
 /// Reads rebuild calls.
@@ -52,6 +57,8 @@ pub(crate) struct Rebuilder<'t, 's, 'r> {
     pub(crate) tree: &'t Tree<'s>,
     pub(crate) storages: StorageTable<'r>,
     pub(crate) limits: &'t Limits,
+    /// Of the file's storages.
+    pub(crate) byte_order: ByteOrder,
     /// Sizes and strides of all tensors.
     pub(crate) dims: Vec<u64>,
 }
@@ -79,6 +86,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             fault: None,
         };
         let mut requires_grad = None;
+        let mut converted = None;
         for _ in 0..WRAPPERS_MAX {
             let inner = match call.known {
                 Known::RebuildParameter | Known::RebuildParameterWithState => {
@@ -104,6 +112,11 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                     requires_grad = requires_grad.or(call.args.get(3).copied());
                     call.args.first().and_then(|data| self.call(data.node()?))
                 }
+                Known::RebuildDeviceFromNumpy => {
+                    converted = call.args.get(1).copied();
+                    requires_grad = requires_grad.or(call.args.get(3).copied());
+                    call.args.first().and_then(|data| self.call(data.node()?))
+                }
                 Known::RebuildFromType | Known::RebuildFromTypeV2 => {
                     let &[function, class, args, ref state @ ..] = call.args else {
                         parsed.fault = Some(arguments("_rebuild_from_type", "fewer than 3 arguments"));
@@ -115,9 +128,11 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                         parsed.flags.set(Flags::PARAMETER, matches!(flag, Raw::Bool(true)));
                     }
                     function.node().zip(args.node()).map(|(function, args)| Call {
+                        callable: function,
                         known: self.tree.known(function),
                         args: self.tree.args(args),
                         state: None,
+                        node: call.node,
                     })
                 }
                 _ => {
@@ -138,6 +153,9 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 }
             }
         }
+        if let Some(dtype) = converted {
+            self.convert(&mut parsed, dtype);
+        }
         if let Some(flag) = requires_grad {
             parsed.flags.set(Flags::REQUIRES_GRAD, truthy(flag));
         }
@@ -148,7 +166,21 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
     fn call(&self, node: NodeId) -> Option<Call<'t>> {
         let Node::Object { callable, args, extra } = self.tree.node(node) else { return None };
         let state = self.tree.sequence(self.tree.extra(extra).states).last();
-        Some(Call { known: self.tree.known(callable), args: self.tree.args(args), state })
+        Some(Call { callable, known: self.tree.known(callable), args: self.tree.args(args), state, node })
+    }
+
+    /// A tensor of a device that is saved as an array is one of another dtype once it is loaded.
+    fn convert(&self, parsed: &mut Parsed, dtype: Raw) {
+        parsed.flags.set(Flags::NUMPY, false);
+        let fault = match self.dtype(dtype) {
+            Ok(dtype) if parsed.dtype == Some(dtype) => return,
+            Ok(dtype) => {
+                parsed.dtype = Some(dtype);
+                Fault::Malformed { what: "the dtype of its array", problem: "another, and is not converted" }
+            }
+            Err(fault) => fault,
+        };
+        parsed.fault.get_or_insert(fault);
     }
 
     fn fill(&mut self, parsed: &mut Parsed, call: &Call<'t>) -> Result<(), Fault> {
@@ -177,8 +209,15 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 }
                 _ => Err(arguments("_rebuild_tensor", "fewer than 4 arguments")),
             },
+            Known::ArrayReconstruct | Known::ArrayFromBuffer | Known::ArrayScalar => {
+                match Array::of(self.tree, call) {
+                    Some(array) => self.array(parsed, &array, call.node),
+                    None => Err(Fault::Malformed { what: "its array", problem: "one that no tensor can be" }),
+                }
+            }
             Known::TypedTensor | Known::TensorClass => match self.elements(call.state)[..] {
                 [storage, offset, size, stride] => self.strided(parsed, storage, offset, size, stride, None),
+                [] if call.state.is_none() => self.listed(parsed, call),
                 _ => Err(Fault::Malformed {
                     what: "its state",
                     problem: "not (storage, offset, size, stride)",
@@ -260,16 +299,21 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         stride: Raw,
         dtype: Option<DType>,
     ) -> Result<(), Fault> {
-        let pid = storage.node().map(|node| self.tree.node(node));
-        let Some(Node::Persistent(pid)) = pid else {
-            return Err(Fault::Malformed { what: "its storage", problem: "not a persistent id" });
-        };
         // Size first: what is known stays listed even if the storage is not usable.
         let dims = self.dims(parsed, size, stride);
-        let storage = self.storages.storage(self.tree, self.tree.items[pid as usize])?;
+        let storage = self.storage(storage)?;
+        if let Some(byte_order) = storage.byte_order {
+            let wide = dtype.or(storage.dtype).is_some_and(|dtype| dtype.alignment() > 1);
+            parsed.flags.set(Flags::SWAPPED, byte_order != self.byte_order && wide);
+        }
         parsed.storage = Some(storage.index);
         parsed.dtype = dtype.or(storage.dtype).or(Some(DType::UInt8));
         dims?;
+        if self.storages.is_hollow && self.storages.is_left_out(storage.index) {
+            parsed.storage = None;
+            parsed.flags.set(Flags::META, true);
+            return Ok(());
+        }
         parsed.storage_offset = count(self.tree, offset, "storage offset")?;
 
         let (Some(dtype), Some(rank)) = (parsed.dtype, parsed.rank) else { return Ok(()) };
@@ -292,6 +336,46 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         Ok(())
     }
 
+    /// The storage a value is: a persistent id, or a class called with a list of numbers.
+    fn storage(&mut self, storage: Raw) -> Result<StorageUse, Fault> {
+        let none = Fault::Malformed { what: "its storage", problem: "not a persistent id" };
+        let Raw::Node(node) = storage else { return Err(none) };
+        match self.tree.node(node) {
+            Node::Persistent(pid) => self.storages.storage(self.tree, self.tree.items[pid as usize]),
+            Node::Object { callable, args, .. } if self.tree.known(callable) == Known::Storage => {
+                let (Some(dtype), _) = storage_class(self.tree, callable)? else { return Err(none) };
+                let &[Raw::Node(list)] = self.tree.args(args) else { return Err(none) };
+                match self.storages.numbers(self.tree, list, dtype)? {
+                    (storage, &[_]) => Ok(storage),
+                    _ => Err(none),
+                }
+            }
+            Node::Object { .. } => Err(self.storages.nested_fault(node).unwrap_or(none)),
+            _ => Err(none),
+        }
+    }
+
+    /// `torch.FloatTensor([[1.5, 2.0], …])`, as pickled before torch 0.2.
+    fn listed(&mut self, parsed: &mut Parsed, call: &Call<'t>) -> Result<(), Fault> {
+        let malformed = Fault::Malformed { what: "its content", problem: "no list of numbers" };
+        let &[Raw::Node(list)] = call.args else { return Err(malformed) };
+        parsed.dtype =
+            self.tree.global(call.callable).and_then(|class| typed_dtype(self.tree.bytes(class.name)));
+        let Some(dtype) = parsed.dtype else { return Err(malformed) };
+        let (storage, shape) = self.storages.numbers(self.tree, list, dtype)?;
+        let rank_max = self.limits.rank.min(RANK_MAX);
+        if shape.len() > rank_max {
+            return Err(Fault::Rank { rank: shape.len(), limit: rank_max });
+        }
+        // An empty list is an empty tensor, of no dimensions then and of one now.
+        self.dims.extend_from_slice(shape);
+        self.dims.extend(geometry::contiguous_stride(shape));
+        parsed.rank = Some(shape.len() as u16);
+        parsed.storage = Some(storage.index);
+        parsed.flags.set(Flags::SWAPPED, self.byte_order == ByteOrder::Big && dtype.alignment() > 1);
+        Ok(())
+    }
+
     fn dims(&mut self, parsed: &mut Parsed, size: Raw, stride: Raw) -> Result<(), Fault> {
         let counted = self.counts(size, "size").and_then(|shape| Ok((shape, self.counts(stride, "stride")?)));
         let fault = match counted {
@@ -307,7 +391,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
     }
 
     /// Puts a sequence of counts behind the dims and returns how many there are.
-    fn counts(&mut self, value: Raw, what: &'static str) -> Result<u16, Fault> {
+    pub(crate) fn counts(&mut self, value: Raw, what: &'static str) -> Result<u16, Fault> {
         let malformed = || Fault::Malformed { what, problem: "not a sequence of integers" };
         let elements = self.tree.elements(value).ok_or_else(malformed)?;
         let rank_max = self.limits.rank.min(RANK_MAX);
@@ -431,11 +515,9 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 }
                 Known::RebuildFromType | Known::RebuildFromTypeV2 => {
                     let [function, _, args, ..] = call.args else { return None };
-                    call = Call {
-                        known: self.tree.known(function.node()?),
-                        args: self.tree.args(args.node()?),
-                        state: None,
-                    };
+                    let callable = function.node()?;
+                    let known = self.tree.known(callable);
+                    call = Call { callable, known, args: self.tree.args(args.node()?), state: None, ..call };
                     continue;
                 }
                 _ => *call.args.first()?,
@@ -473,7 +555,11 @@ fn is_tensor(tree: &Tree<'_>, call: &Call<'_>) -> bool {
         | Known::RebuildJagged
         | Known::RebuildMeta
         | Known::RebuildWrapper
-        | Known::RebuildDeviceFromCpu => true,
+        | Known::RebuildDeviceFromCpu
+        | Known::RebuildDeviceFromNumpy => true,
+        Known::ArrayReconstruct | Known::ArrayFromBuffer | Known::ArrayScalar => {
+            Array::of(tree, call).is_some()
+        }
         // Any class can be rebuilt from its type; only those made by a tensor's function are tensors.
         Known::RebuildFromType | Known::RebuildFromTypeV2 => call
             .args
@@ -481,9 +567,20 @@ fn is_tensor(tree: &Tree<'_>, call: &Call<'_>) -> bool {
             .and_then(|function| function.node())
             .is_some_and(|function| !matches!(tree.known(function), Known::Other)),
         Known::Parameter | Known::Variable => !call.args.is_empty() || call.state.is_some(),
-        Known::TypedTensor | Known::TensorClass => call.state.is_some(),
+        Known::TypedTensor | Known::TensorClass => call.state.is_some() || is_listed(tree, call),
         _ => false,
     }
+}
+
+/// Returns whether a tensor's class is called with a list.
+fn is_listed(tree: &Tree<'_>, call: &Call<'_>) -> bool {
+    matches!(call.args, &[Raw::Node(list)] if tree.list_start(list).is_some())
+}
+
+/// The dtype of `FloatTensor` and its kin.
+fn typed_dtype(class: &[u8]) -> Option<DType> {
+    let scalar = std::str::from_utf8(class).ok()?.strip_suffix("Tensor")?;
+    DType::from_storage_class(&format!("{scalar}Storage"))
 }
 
 fn parts<const N: usize>(parts: [(&'static str, Raw); N]) -> Vec<(Component, Raw)> {

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
+use crate::checkpoint::ByteOrder;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::pickle::{Items, JIT_WRAPPERS_MAX, Known, Node, NodeId, Pairs, Raw, Root, Text, Tree, repr};
+use crate::rebuild::nested::Nested;
 use crate::rebuild::storage::{Records, StorageTable};
 use crate::rebuild::tensor::{Parsed, Rebuilder};
 use crate::tensor::{Details, Flags, Layout, StorageRow, TensorRow};
@@ -27,12 +29,6 @@ const NAME_BYTES_EXPECTED: usize = 24;
 const STEP_BYTES: usize = size_of::<u32>();
 /// Sizes and strides of all tensors together: thousands of tensors may share one shape of many dimensions.
 const DIMS_MAX: usize = 32 << 20;
-/// Scalars nested deeper than this are no leaves.
-const LEAF_DEPTH_MAX: u32 = 64;
-/// Names of all leaves together. Further scalars are no leaves.
-const LEAF_NAME_BYTES_MAX: usize = 64 << 20;
-/// Sequences longer than this hold data, not labels: their scalars are no leaves.
-const LEAF_SEQUENCE_MAX: u32 = 64;
 /// Below this, comparing keys with each other is cheaper than hashing them.
 const SMALL_DICT: usize = 8;
 
@@ -59,13 +55,6 @@ pub(crate) enum Component {
     Constant(u32),
 }
 
-/// A plain scalar that stands in dicts and short sequences only: a label, an id.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Leaf {
-    pub(crate) step: u32,
-    pub(crate) value: Raw,
-}
-
 /// A storage that is a value itself, not merely what a tensor looks into.
 #[derive(Debug)]
 pub(crate) struct BareStorage {
@@ -81,7 +70,6 @@ pub(crate) struct Found {
     pub(crate) dims: Vec<u64>,
     pub(crate) names: String,
     pub(crate) steps: Vec<PathStep>,
-    pub(crate) leaves: Vec<Leaf>,
     /// By node: the number of the tensor or bare storage it is, plus [`ROW`]; below that, what the walk knows of it.
     pub(crate) states: Vec<u32>,
     /// Storages saved as such: where, and which, or why it is none.
@@ -96,12 +84,22 @@ const DONE: u32 = 2;
 /// Added to the number in [`Found::states`].
 pub(crate) const ROW: u32 = 3;
 
+/// What a tree is walked with.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub(crate) records: &'a dyn Records,
+    pub(crate) nested: &'a Nested,
+    pub(crate) byte_order: ByteOrder,
+    pub(crate) limits: &'a Limits,
+}
+
 /// Finds the tensors of a tree.
-pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> Result<Found> {
+pub(crate) fn walk(tree: &Tree<'_>, setting: Setting<'_>) -> Result<Found> {
+    let Setting { records, nested, byte_order, limits } = setting;
     // Most files have one record for each tensor, and matrices.
     let expected = records.count().min(tree.nodes.len());
-    let dims = Vec::with_capacity(4 * expected);
-    let rebuilder = Rebuilder { tree, storages: StorageTable::new(records), limits, dims };
+    let storages = StorageTable::new(records, nested);
+    let rebuilder = Rebuilder { tree, storages, limits, byte_order, dims: Vec::with_capacity(4 * expected) };
     let mut steps = Vec::with_capacity(1 + expected);
     steps.push(PathStep { parent: 0, component: Component::Root, elided: true });
     let mut walk = Walk {
@@ -109,7 +107,6 @@ pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> R
         rebuilder,
         alias_budget: limits.alias_paths,
         tensor_path_bytes: 0,
-        leaf_path_bytes: 0,
         stack: Vec::new(),
         found: Found {
             tensors: Vec::with_capacity(expected),
@@ -117,7 +114,6 @@ pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> R
             dims: Vec::new(),
             names: String::with_capacity(NAME_BYTES_EXPECTED * expected),
             steps,
-            leaves: Vec::new(),
             states: vec![UNSEEN; tree.nodes.len()],
             bare_storages: Vec::new(),
             aliases_cut: false,
@@ -125,6 +121,8 @@ pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> R
     };
     for (number, root) in tree.roots.iter().enumerate() {
         walk.rebuilder.storages.root = number;
+        walk.rebuilder.storages.byte_order = root.byte_order;
+        walk.rebuilder.storages.is_hollow = root.is_hollow;
         walk.root(root)?;
     }
     let Walk { rebuilder, mut found, .. } = walk;
@@ -138,12 +136,8 @@ pub(crate) fn walk(tree: &Tree<'_>, records: &dyn Records, limits: &Limits) -> R
 struct Place {
     /// Inside a container that was walked before.
     again: bool,
-    /// Scalars here are leaves.
-    leaves: bool,
     /// Inside a composite tensor.
     part: bool,
-    /// Components of the path.
-    depth: u32,
 }
 
 struct Frame<'t> {
@@ -222,7 +216,6 @@ struct Walk<'t, 's, 'r> {
     rebuilder: Rebuilder<'t, 's, 'r>,
     alias_budget: usize,
     tensor_path_bytes: usize,
-    leaf_path_bytes: usize,
     stack: Vec<Frame<'t>>,
     found: Found,
 }
@@ -230,13 +223,12 @@ struct Walk<'t, 's, 'r> {
 impl<'t> Walk<'t, '_, '_> {
     /// Walks what one pickle left.
     fn root(&mut self, root: &Root) -> Result<()> {
-        let place = Place { leaves: true, ..Place::default() };
         let mut step = 0;
         for &component in &root.path {
             step = self.step(step, Component::Key(component));
         }
         match self.tree.elements(root.value).filter(|_| root.is_constants) {
-            None => self.visit(root.value, step, place)?,
+            None => self.visit(root.value, step, Place::default())?,
             Some(constants) => {
                 let step = self.step(step, Component::Fixed("CONSTANTS"));
                 let constants =
@@ -290,16 +282,10 @@ impl<'t> Walk<'t, '_, '_> {
         component: Component,
         value: Raw,
         parent: u32,
-        mut place: Place,
+        place: Place,
         elides: bool,
     ) -> Result<()> {
-        place.depth = place.depth.saturating_add(1);
-        place.leaves &= place.depth <= LEAF_DEPTH_MAX && !matches!(component, Component::KeyAt(_));
-        match value {
-            Raw::Node(_) => {}
-            _ if !place.leaves || place.again => return Ok(()),
-            _ => {}
-        }
+        let Raw::Node(_) = value else { return Ok(()) };
         let elided = elides
             && matches!(component, Component::Key(key)
                 if matches!(self.tree.str_bytes(key), Some(b"_modules" | b"_parameters" | b"_buffers")));
@@ -310,12 +296,7 @@ impl<'t> Walk<'t, '_, '_> {
 
     fn visit(&mut self, value: Raw, step: u32, place: Place) -> Result<()> {
         let value = unwrapped(self.tree, value);
-        let Raw::Node(node) = value else {
-            if place.leaves && !matches!(value, Raw::Bytes { .. }) {
-                self.leaf(step, value);
-            }
-            return Ok(());
-        };
+        let Raw::Node(node) = value else { return Ok(()) };
         if let Node::Persistent(pid) = self.tree.node(node) {
             self.bare_storage(node, self.tree.items[pid as usize], step);
             return Ok(());
@@ -323,15 +304,13 @@ impl<'t> Walk<'t, '_, '_> {
         if let Some(tensor) = self.found.states[node as usize].checked_sub(ROW) {
             return self.alias(tensor, step, place);
         }
-        let Some(mut place) = self.enter(node, place) else { return Ok(()) };
+        let Some(place) = self.enter(node, place) else { return Ok(()) };
         match self.tree.node(node) {
             Node::Tuple(run) => {
-                place.leaves &= run.length <= LEAF_SEQUENCE_MAX;
                 let items = self.tree.run_items(run);
                 self.open(Some(node), step, place, Children::Items { items, position: 0 });
             }
             Node::List(sequence) => {
-                place.leaves &= sequence.length <= LEAF_SEQUENCE_MAX;
                 let items = self.tree.sequence(sequence);
                 self.open(Some(node), step, place, Children::Items { items, position: 0 });
             }
@@ -352,23 +331,6 @@ impl<'t> Walk<'t, '_, '_> {
         let storage = self.rebuilder.storages.storage(self.tree, pid).map(|storage| storage.index);
         *state = storage.as_ref().map_or(DONE, |index| ROW + index);
         self.found.bare_storages.push(BareStorage { step, storage });
-    }
-
-    /// Notes a scalar, as long as the names of all of them stay within bounds.
-    fn leaf(&mut self, step: u32, value: Raw) {
-        let mut at = step;
-        while at != 0 && self.leaf_path_bytes <= LEAF_NAME_BYTES_MAX {
-            let here = self.found.steps[at as usize];
-            self.leaf_path_bytes += STEP_BYTES
-                + match here.component {
-                    Component::Key(Raw::Str { length, .. }) => length as usize,
-                    _ => 0,
-                };
-            at = here.parent;
-        }
-        if self.leaf_path_bytes <= LEAF_NAME_BYTES_MAX {
-            self.found.leaves.push(Leaf { step, value });
-        }
     }
 
     /// Returns the place for the content of a container, or `None` when it is not to be walked: it is around us, or was
@@ -399,8 +361,7 @@ impl<'t> Walk<'t, '_, '_> {
     }
 
     fn open_set(&mut self, node: NodeId, items: Items<'t>, step: u32, place: Place) {
-        // Elements of a set all have the same name: none of them is a label.
-        self.open(Some(node), step, Place { leaves: false, ..place }, Children::Unordered(items));
+        self.open(Some(node), step, place, Children::Unordered(items));
     }
 
     fn open_pairs(&mut self, opened: NodeId, dict: Raw, step: u32, place: Place, elides: bool) {
@@ -418,24 +379,21 @@ impl<'t> Walk<'t, '_, '_> {
         let tree = self.tree;
         let Node::Object { callable, args, extra } = tree.node(node) else { return Ok(()) };
         let known = tree.known(callable);
-        // Only plain containers hold leaves; an object's insides are its own business.
-        let inside = Place { leaves: false, ..place };
         let is_dict = known.is_dict();
 
         // The last frame pushed is walked first: arguments, items, state. The first one closes the object.
         let extra = tree.extra(extra);
-        self.open_parts(Some(node), step, inside, Vec::new());
+        self.open_parts(Some(node), step, place, Vec::new());
         for state in tree.sequence(extra.states).collect::<Vec<_>>().into_iter().rev() {
-            self.open_state(state, step, inside, is_dict);
+            self.open_state(state, step, place, is_dict);
         }
         if extra.pairs.length > 0 {
             let pairs = Pairs::of(tree.sequence(extra.pairs));
-            let place = if is_dict { place } else { inside };
             self.open(None, step, place, Children::Pairs(Entries::of(tree, pairs)));
         }
         if extra.appended.length > 0 {
             let items = tree.sequence(extra.appended);
-            self.open(None, step, inside, Children::Items { items, position: 0 });
+            self.open(None, step, place, Children::Items { items, position: 0 });
         }
         match known {
             Known::OrderedDict => self.open_pair_list(args, step, place),
@@ -444,12 +402,12 @@ impl<'t> Walk<'t, '_, '_> {
                 let list = tree.args(args).first().and_then(|list| list.node());
                 let elements = list.and_then(|list| Some((list, tree.elements(Raw::Node(list))?)));
                 if let Some((list, items)) = elements
-                    && let Some(place) = self.enter(list, inside)
+                    && let Some(place) = self.enter(list, place)
                 {
                     self.open_set(list, items, step, place);
                 }
             }
-            _ => self.open_args(args, step, inside),
+            _ => self.open_args(args, step, place),
         }
         Ok(())
     }
@@ -541,14 +499,13 @@ impl<'t> Walk<'t, '_, '_> {
             details,
         })?;
         // The last frame pushed is walked first: state, parts.
-        let inside = Place { leaves: false, ..place };
         if !parsed.parts.is_empty() {
-            self.open_parts(None, step, Place { part: true, ..inside }, parsed.parts);
+            self.open_parts(None, step, Place { part: true, ..place }, parsed.parts);
         }
         if let Some(state) = parsed.state {
             // The tensors of a wrapper subclass are its attributes.
-            let part = inside.part || parsed.layout == Layout::Wrapper;
-            self.open_state(state, step, Place { part, ..inside }, false);
+            let part = place.part || parsed.layout == Layout::Wrapper;
+            self.open_state(state, step, Place { part, ..place }, false);
         }
         Ok(())
     }

@@ -170,7 +170,8 @@ impl Verifier<'_> {
         check(storage.method <= u16::MAX.into(), "a storage has an impossible method")?;
         let halves = [storage.crc32, storage.name_hash];
         check(halves.iter().all(|&half| half <= u32::MAX.into()), "a checksum of a storage is too large")?;
-        self.varying(storage.varying, storage.varying_mask, 6, None, schema, taken)
+        let count = StorageRow::NUMBERS;
+        self.varying(storage.varying, storage.varying_mask, count, None, schema, taken)
     }
 
     /// `at` counts from the first of the schema.
