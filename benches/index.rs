@@ -162,10 +162,8 @@ fn synthesised_with(files: usize, path_of: impl Fn(usize) -> String) -> Index {
 
 /// Opens an index the way a reader does: a map and a header check.
 fn open(path: &Path) -> Index {
-    let file = File::open(path).unwrap();
     // SAFETY: the file is this benchmark's own; nobody changes it.
-    let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
-    Index::from_bytes(bytes::Bytes::from_owner(map)).unwrap()
+    unsafe { pt_view::open_index(path) }.unwrap()
 }
 
 fn resident_peak() -> u64 {

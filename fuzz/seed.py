@@ -8,6 +8,7 @@ import pickletools
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -44,11 +45,24 @@ for path in sorted(path for path in FIXTURES.rglob("*") if path.is_file()):
                     add("pickle", name, archive.read(member))
     except Exception:  # made to be unreadable
         pass
+    if path.suffix == ".pkl" or path.name == ".metadata":
+        add("plain", name, data)
+    if tarfile.is_tarfile(path) and data[257:262] == b"ustar":
+        with tarfile.open(path) as tar:
+            # In torch's order, as the target takes them apart again.
+            order = ["sys_info", "storages", "tensors", "pickle"]
+            if set(order) <= set(tar.getnames()):
+                add("tar", name, b"\n....\n".join(tar.extractfile(member).read() for member in order))
     if path.suffix == ".pth":
         try:
             add("legacy", name, behind_pickles(data, 3))
         except Exception:
             pass
+
+# Bytes that make calls of `_rebuild_tensor_v2` and of numpy's functions in the target `rebuild`; see its table.
+add("rebuild", "tensor", bytes([0, 0, 12, 28, 0, 0, 8, 8, 0, 12, 8, 2, 13, 12, 8, 1, 13, 21, 2, 0, 40, 17, 18, 13, 18]))
+add("rebuild", "array", bytes([0, 33, 0, 35, 5, 5, 21, 1, 21, 0, 16, 18, 27, 4, 9, 15, 18]))
+add("rebuild", "storage", bytes([28, 1, 2, 8]))
 
 if len(sys.argv) > 1:
     with tempfile.TemporaryDirectory() as folder:

@@ -241,7 +241,27 @@ fn shared_by_tensors() -> Vec<(&'static str, Pickle)> {
     let wrapper_args = |pickle: Pickle| pickle.raw("(N").global("torch", "float32").raw(b"))K\0NN\x89t");
     let wrapper = from_type(Pickle::new()).raw("(").global("torch._utils", "_rebuild_wrapper_subclass");
     let wrapper = wrapper_args(wrapper.global("a", "T"));
+    let array = |shape: &str| {
+        let dtype = rebuild_array().global("numpy", "dtype").str("u1").raw(b"\x89\x88\x87R").keep(1);
+        let text =
+            dtype.global("_codecs", "encode").str(&"é".repeat(MANY)).str("latin1").raw(b"\x86R").keep(2);
+        text.raw("(")
+            .raw(b"h\x02h\x01(")
+            .raw(shape)
+            .raw("t")
+            .str("C")
+            .raw("t")
+            .keep(3)
+            .list_of(MANY, b"h\0h\x03R")
+    };
+    let loads = |content: &str| {
+        let load = Pickle::new().global("torch.storage", "_load_from_bytes").keep(0);
+        load.str(content).raw(b"\x85").keep(1).list_of(MANY, b"h\0h\x01R")
+    };
     vec![
+        ("arrays that share their bytes", array("J\u{0}\u{0}\u{0}\u{0}")),
+        ("arrays that share a shape of too many dimensions", array(&"K\u{1}".repeat(MANY))),
+        ("storages that share a file", loads(&"PK\u{3}\u{4}".repeat(MANY))),
         (
             "tensors that share metadata",
             plain_args().dict_of(MANY).raw("t").keep(1).list_of(MANY, b"h\0h\x01R"),
@@ -251,6 +271,38 @@ fn shared_by_tensors() -> Vec<(&'static str, Pickle)> {
         ("tensors that share a state", subclass.dict_of(MANY).raw("t").keep(3).list_of(MANY, b"h\x02h\x03R")),
         ("wrappers that share a state", wrapper.dict_of(MANY).raw("t").keep(3).list_of(MANY, b"h\x02h\x03R")),
     ]
+}
+
+fn rebuild_array() -> Pickle {
+    Pickle::new().global("numpy._core.numeric", "_frombuffer").keep(0)
+}
+
+/// In plain pickles tensors may be lists of numbers, which may be parts of each other.
+#[test]
+fn lists_of_numbers_go_off_harmlessly() {
+    let class = || Pickle::new().global("torch", "FloatTensor").keep(0);
+    let one = class().list_of(MANY, b"K\x01").raw(b"\x85").keep(1).list_of(MANY, b"h\0h\x01R");
+    // Each list begins inside the one before it, and each is a tensor.
+    let many = 20_000u32;
+    let mut nested = class().raw("](");
+    for index in 1..many {
+        nested = nested.raw(b"]r").raw(index.to_le_bytes());
+    }
+    nested = nested.raw(b"K\x01").times(many as usize - 1, "a").raw("e0](");
+    for index in 1..many {
+        nested = nested.raw(b"h\0j").raw(index.to_le_bytes()).raw(b"\x85R");
+    }
+    let nested = nested.raw("e");
+    let open = class().times(MANY, b"]").raw(b"K\x01").times(MANY, b"a").raw(b"\x85h\0N\x86");
+    for (what, pickle) in [("one list", one), ("nested lists", nested), ("open lists", open)] {
+        let pickle = pickle.stop();
+        let start = Instant::now();
+        let outcome =
+            Opened::new(&pickle).map(|opened| opened.index.tensor_count()).map_err(|e| e.to_string());
+        let took = start.elapsed();
+        println!("{what}: {} bytes, {took:?}, {outcome:?}", pickle.len());
+        assert!(took < PATIENCE, "{what} took {took:?}");
+    }
 }
 
 fn nested_values() -> Vec<(&'static str, Pickle)> {

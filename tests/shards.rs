@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use pt_format::write::{self, Object, Tensor};
-use pt_index::{Error, FileSource, build_shards};
+use pt_index::{Error, FileSource, Freshness, Leaf, build_distributed, build_shards};
 use pt_view::{CheckedRecords, FileBytes, TensorView};
 use serde_json::json;
 
@@ -28,6 +28,61 @@ fn the_tensors_of_all_shards_are_found_by_name() {
         let expected = fixture.entry["shards"][file.as_str().unwrap()].as_array().unwrap();
         let expected = expected.iter().find(|tensor| tensor["name"] == **name).unwrap();
         assert_eq!(expected["sha256"], sha256(&bytes));
+    }
+}
+
+#[test]
+fn a_folder_of_a_distributed_checkpoint_is_one_checkpoint() {
+    let fixture = fixtures().into_iter().find(|fixture| fixture.name == "pkg/dcp").unwrap();
+    let index = build_distributed(&fixture.path(), &Default::default()).unwrap();
+    index.verify().unwrap();
+    let (mut tensors, mut scalars) = (0, 0);
+    for entry in fixture.entry["entries"].as_array().unwrap() {
+        let name = entry["fqn"].as_str().unwrap();
+        let file = index.find_file(entry["file"].as_str().unwrap()).unwrap();
+        if let Some(value) = entry["value"]["v"].as_str() {
+            assert_eq!(file.leaf(name), Some(Leaf::Int(value.parse().unwrap())));
+            scalars += 1;
+            continue;
+        }
+        let expected = &entry["tensors"][0];
+        let tensor = index.find_tensor(name).unwrap();
+        assert_eq!(json!(tensor.path()), fixture.entry["planner_data"][name]);
+        assert_eq!(json!(tensor.shape()), expected["shape"]);
+        assert_eq!(json!(tensor.dtype().unwrap().name()), expected["dtype"]);
+        let source = FileSource::open(&fixture.path().join(file.path())).unwrap();
+        let checked = CheckedRecords::new(index.storage_count());
+        let view = TensorView::new(tensor, FileBytes::read(&source, &checked));
+        assert_eq!(expected["sha256"], sha256(&view.to_bytes().unwrap()));
+        assert_eq!(json!(view.locate().unwrap().offset), expected["data_offset"]);
+        assert_eq!(json!(view.caps().zero_copy), expected["zero_copy"]);
+        tensors += 1;
+    }
+    assert_eq!((tensors, scalars), (3, 1));
+    for file in index.files() {
+        assert_eq!(file.freshness(&fixture.path().join(file.path())).unwrap(), Freshness::Fresh);
+    }
+}
+
+#[test]
+fn a_distributed_checkpoint_lists_what_it_cannot_read() {
+    let fixture = fixtures().into_iter().find(|fixture| fixture.name == "pkg/dcp").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(fixture.path().join(".metadata"), folder.path().join(".metadata")).unwrap();
+    let whole = fs::read(fixture.path().join("__0_0.distcp")).unwrap();
+    // Cut off inside the last item, and one before it damaged.
+    let mut bytes = whole[..whole.len() - 300].to_vec();
+    bytes[2838..2848].fill(0);
+    fs::write(folder.path().join("__0_0.distcp"), bytes).unwrap();
+    let index = build_distributed(folder.path(), &Default::default()).unwrap();
+    index.verify().unwrap();
+    assert_eq!(index.find_tensor("w").unwrap().fault(), None);
+    for (name, words) in [("l.0", "run past the end"), ("nested.x", "cannot be read")] {
+        let tensor = index.find_tensor(name).unwrap();
+        let fault = tensor.fault().unwrap();
+        println!("{name}: {fault}");
+        assert!(fault.contains(words), "{fault}");
+        assert!(tensor.shape().is_some() && tensor.dtype().is_some());
     }
 }
 

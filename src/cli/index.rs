@@ -16,7 +16,7 @@ use crate::cli::{Error, Report, Result};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Files, folders and indexes of shards (`….index.json`) to index. Of a folder that has an index, only new and changed
+    /// Files, folders (also distributed checkpoints) and indexes of shards (`….index.json`) to index. Of a folder that has an index, only new and changed
     /// files are parsed.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -87,7 +87,11 @@ struct Done {
 }
 
 fn build(path: &Path, target: &Path, arguments: &Arguments) -> Result<Done> {
-    let (index, counts) = if path.is_dir() {
+    let (index, counts) = if pt_index::is_distributed(path) {
+        let index = pt_index::build_distributed(path, &Limits::default())?;
+        let files = index.file_count();
+        (index, vec![("parsed", files)])
+    } else if path.is_dir() {
         let options = BuildOptions {
             limits: Limits::default(),
             selection: Selection {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use pt_format::{Flags, Limits};
-use pt_index::{FileSource, TensorEntry};
+use pt_index::{FileEntry, FileSource, TensorEntry};
 use pt_view::{CheckedRecords, FileBytes, TensorView};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -15,7 +15,7 @@ use crate::cli::{Error, Result, globals};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Files to list; an index of shards (`….index.json`) stands for its shards.
+    /// Files to list; an index of shards (`….index.json`) stands for its shards, and a folder is a distributed checkpoint.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How to print.
@@ -113,17 +113,27 @@ struct Row {
     json: Value,
 }
 
-/// Lists the tensors of one file. It is read by position: a mapped file could be cut off under our hands.
+/// Lists the tensors of one file, or of the folder of a distributed checkpoint.
 fn list(path: &Path, hash: bool) -> Result<Vec<Row>> {
-    let source = FileSource::open(path)?;
-    let index = pt_index::build_source(path, &source, &Limits::default())?;
-    let checked = CheckedRecords::new(index.storage_count());
-    let tensors = index.files().next().into_iter().flat_map(|file| file.tensors());
-    let rows = tensors.map(|entry| {
-        let view = TensorView::new(entry, FileBytes::read(&source, &checked));
-        row(path, &view, hash)
-    });
-    Ok(rows.collect())
+    if !pt_index::is_distributed(path) {
+        let source = FileSource::open(path)?;
+        let index = pt_index::build_source(path, &source, &Limits::default())?;
+        return Ok(index.files().flat_map(|file| list_file(file, path, &source, hash)).collect());
+    }
+    let index = pt_index::build_distributed(path, &Limits::default())?;
+    let mut rows = Vec::new();
+    for file in index.files() {
+        let path = path.join(file.path());
+        rows.extend(list_file(file, &path, &FileSource::open(&path)?, hash));
+    }
+    Ok(rows)
+}
+
+/// Lists the tensors of one file of an index. It is read by position: a mapped file could be cut off under our hands.
+fn list_file(file: FileEntry<'_>, path: &Path, source: &FileSource, hash: bool) -> Vec<Row> {
+    let checked = CheckedRecords::new(file.storages().map(|storage| storage.row() + 1).max().unwrap_or(0));
+    let view = |entry| TensorView::new(entry, FileBytes::read(source, &checked));
+    file.tensors().map(|entry| row(path, &view(entry), hash)).collect()
 }
 
 fn row(path: &Path, view: &TensorView<'_>, hash: bool) -> Row {

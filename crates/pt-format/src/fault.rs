@@ -226,3 +226,14 @@ pub enum Fault {
         limit: u64,
     },
 }
+
+/// Names that are quoted by the faults of many tensors are cut at this length.
+const QUOTED_CHARS_MAX: usize = 200;
+
+/// Returns a text that may be kept once for every tensor of a file.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -34,6 +34,9 @@ pub enum Layout {
     NestedJagged = 7,
     /// A wrapper subclass: no bytes of its own, parts under their attribute names.
     Wrapper = 8,
+    /// A tensor of a distributed checkpoint in several chunks: no bytes of its own, parts under their positions in the whole, such
+    /// as `#[0, 4]`.
+    Chunked = 9,
 }
 
 impl Layout {
@@ -49,6 +52,7 @@ impl Layout {
             Self::NestedStrided => "nested_strided",
             Self::NestedJagged => "nested_jagged",
             Self::Wrapper => "wrapper",
+            Self::Chunked => "chunked",
         }
     }
 
@@ -64,6 +68,7 @@ impl Layout {
             Self::NestedStrided,
             Self::NestedJagged,
             Self::Wrapper,
+            Self::Chunked,
         ]
         .get(usize::from(code))
         .copied()

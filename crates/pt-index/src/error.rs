@@ -38,6 +38,14 @@ pub enum Error {
     /// A glob is malformed.
     #[error("malformed pattern: {0}")]
     Pattern(#[from] globset::Error),
+    /// The plan of a distributed checkpoint cannot be read.
+    #[error("{}: {source}", path.display())]
+    Metadata {
+        /// The `.metadata` file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pt_format::Error,
+    },
     /// The bytes are no index.
     #[error("not a ptview index: {0}")]
     NotAnIndex(&'static str),

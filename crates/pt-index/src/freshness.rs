@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use pt_format::{Limits, fingerprint_of};
+use pt_format::{Fingerprint, Limits, Source, fingerprint_of};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
 use crate::index::FileEntry;
@@ -79,6 +80,18 @@ pub enum Policy {
     Fingerprint,
 }
 
+/// Computes the fingerprint of a file that is no checkpoint by itself: of its first and last bytes.
+pub(crate) fn fingerprint_of_ends(source: &FileSource) -> io::Result<Fingerprint> {
+    const END_BYTES: u64 = 64 << 10;
+    let length = source.len();
+    let first = length.min(END_BYTES);
+    let mut hasher = Xxh3::new();
+    hasher.update(&source.read_at(0, first as usize)?);
+    let last = (length - first).min(END_BYTES);
+    hasher.update(&source.read_at(length - last, last as usize)?);
+    Ok(Fingerprint { digest: hasher.digest(), covers_content: false })
+}
+
 impl FileEntry<'_> {
     /// Compares this row with the file at `path`: by size and time, then by the fingerprint of directory and pickle.
     ///
@@ -107,11 +120,18 @@ impl FileEntry<'_> {
     /// Compares this row with an open file.
     pub fn freshness_of(&self, source: &FileSource, policy: Policy) -> Freshness {
         let found = Stamp::of(source.metadata());
-        self.judge(found, policy).unwrap_or_else(|| match fingerprint_of(source, &Limits::default()) {
-            Ok(fingerprint) if fingerprint != self.fingerprint() => Freshness::Stale,
-            Ok(_) if found == self.stamp() => Freshness::Fresh,
-            Ok(_) => Freshness::Touched,
-            Err(_) => Freshness::Stale,
+        self.judge(found, policy).unwrap_or_else(|| {
+            let fingerprint = match self.is_part() {
+                true => fingerprint_of_ends(source).ok(),
+                false => fingerprint_of(source, &Limits::default()).ok(),
+            };
+            match fingerprint {
+                Some(fingerprint) if fingerprint == self.fingerprint() && found == self.stamp() => {
+                    Freshness::Fresh
+                }
+                Some(fingerprint) if fingerprint == self.fingerprint() => Freshness::Touched,
+                _ => Freshness::Stale,
+            }
         })
     }
 

@@ -662,6 +662,11 @@ impl<'i> FileEntry<'i> {
         }
     }
 
+    /// Returns whether the file is no checkpoint by itself, but a part of one that lies in a folder.
+    pub(crate) fn is_part(&self) -> bool {
+        self.schema.flags & FILE_IS_PART != 0
+    }
+
     /// Returns the order of bytes inside the storages.
     pub fn byte_order(&self) -> ByteOrder {
         match self.schema.flags & FILE_BIG_ENDIAN {

@@ -169,6 +169,8 @@ impl SchemaRow {
 
 pub(crate) const FILE_BIG_ENDIAN: u32 = 1;
 pub(crate) const FILE_COVERS_CONTENT: u32 = 2;
+/// The file is no checkpoint by itself but a part of one: its fingerprint is the hash of its ends.
+pub(crate) const FILE_IS_PART: u32 = 4;
 
 /// A tensor of a schema, in file order. Numbers of other rows count from the schema's first.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

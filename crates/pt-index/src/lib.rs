@@ -18,6 +18,7 @@ compile_error!("index rows are little-endian and read in place; big-endian hosts
 mod build;
 mod builder;
 mod column;
+mod distributed;
 mod error;
 mod freshness;
 mod index;
@@ -38,6 +39,7 @@ pub use crate::build::{
 };
 pub use crate::builder::IndexBuilder;
 pub use crate::column::Column;
+pub use crate::distributed::{build_distributed, is_distributed};
 pub use crate::error::{Error, Result};
 pub use crate::freshness::{Freshness, Policy, Stamp};
 pub use crate::index::{

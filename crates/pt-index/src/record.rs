@@ -171,12 +171,7 @@ impl Record {
         self.structure.nodes.clear();
         let row = NodeRow { key: 0, end: 1, target: NONE, kind: node::OPAQUE, key_kind: key::NONE };
         self.structure.nodes.push(row);
-        // Only strings that rows name, as when it is taken out of an index again.
-        let strings = std::mem::take(&mut self.structure.strings);
-        let mut named = Strings::default();
-        self.structure.map_strings(|id| named.intern(strings.get(id)))?;
-        self.structure.strings = named;
-        Ok(())
+        self.structure.renumber_strings()
     }
 }
 
@@ -197,7 +192,7 @@ fn write_component(part: &Part<'_>, name: &mut String) {
     }
 }
 
-fn leaf_of(value: Value<'_>) -> Option<Leaf<'_>> {
+pub(crate) fn leaf_of(value: Value<'_>) -> Option<Leaf<'_>> {
     Some(match value.kind() {
         Kind::None => Leaf::None,
         Kind::Bool => Leaf::Bool(value.as_bool()?),
@@ -209,7 +204,7 @@ fn leaf_of(value: Value<'_>) -> Option<Leaf<'_>> {
 }
 
 impl Structure {
-    fn add_tensor(&mut self, tensor: Tensor<'_>) -> Result<()> {
+    pub(crate) fn add_tensor(&mut self, tensor: Tensor<'_>) -> Result<()> {
         let (shape, stride) = (tensor.shape(), tensor.stride());
         let dims = number(self.dims.len())?;
         self.dims.extend(shape.into_iter().flatten());
@@ -253,15 +248,26 @@ impl Structure {
             return Ok((0, 0));
         }
         let path = tensor.path();
-        let start = match path.len() {
-            0 => NONE,
-            _ => number(self.path_parts.len())?,
-        };
-        for component in &path {
-            let part = if path.len() == 1 { name } else { self.strings.intern(component)? };
-            self.path_parts.push(part);
+        match &path[..] {
+            [_] => {
+                self.path_parts.push(name);
+                Ok((number(self.path_parts.len() - 1)?, 1))
+            }
+            _ => self.add_path(path.iter().map(String::as_str)),
         }
-        Ok((start, path.len() as u16))
+    }
+
+    /// Lists the components of a path. Returns the first one, and how many there are.
+    pub(crate) fn add_path<'p>(&mut self, path: impl Iterator<Item = &'p str>) -> Result<(u32, u16)> {
+        let start = self.path_parts.len();
+        for component in path {
+            let component = self.strings.intern(component)?;
+            self.path_parts.push(component);
+        }
+        match self.path_parts.len() - start {
+            0 => Ok((NONE, 0)),
+            count => Ok((number(start)?, count as u16)),
+        }
     }
 
     fn quantizer(&mut self, quantizer: &Quantizer) -> Result<u32> {
@@ -284,7 +290,7 @@ impl Structure {
         number(self.quantizers.len() - 1)
     }
 
-    fn add_storage(&mut self, storage: Storage<'_>) -> Result<()> {
+    pub(crate) fn add_storage(&mut self, storage: Storage<'_>) -> Result<()> {
         let record = storage.record();
         let fault = self.strings.intern_optional(storage.fault().map(ToString::to_string).as_deref())?;
         self.storages.push(StorageRow {
@@ -363,6 +369,15 @@ impl Structure {
         structure.map_strings(|id| strings.intern(file.index().string(id)))?;
         structure.strings = strings;
         Ok(structure)
+    }
+
+    /// Keeps the strings that rows name, numbered as when the structure is taken out of an index again.
+    pub(crate) fn renumber_strings(&mut self) -> Result<()> {
+        let strings = std::mem::take(&mut self.strings);
+        let mut named = Strings::default();
+        self.map_strings(|id| named.intern(strings.get(id)))?;
+        self.strings = named;
+        Ok(())
     }
 
     /// Gives every string another number, in the order in which rows of parsed files name them first.

@@ -34,6 +34,6 @@ mod view;
 
 pub use crate::error::{Error, Obstacle, Result};
 pub use crate::iter::Elements;
-pub use crate::map::{Advice, Map};
+pub use crate::map::{Advice, Map, open_index};
 pub use crate::mapping::{IndexPolicy, Mapping};
 pub use crate::view::{Caps, CheckedRecords, FileBytes, Location, TensorView};

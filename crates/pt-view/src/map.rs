@@ -13,7 +13,7 @@ use bytes::Bytes;
 use pt_format::Limits;
 use pt_index::{FileSource, Freshness, Index, Policy};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::mapping::{IndexPolicy, Mapping, map_error};
 use crate::view::CheckedRecords;
 
@@ -118,6 +118,32 @@ impl AsRef<[u8]> for Map {
     }
 }
 
+/// Opens an index that is kept in a file, by mapping it: in the same time whatever its size, and only what is looked at is read.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # use pt_format::write::{self, Object};
+/// # std::fs::write(folder.path().join("a.pt"), write::to_vec(&Object::from(7))?)?;
+/// # let built = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {})?;
+/// # pt_index::save(&built.index, &pt_index::sidecar_path(folder.path()))?;
+/// // SAFETY: `pt_index::save` renames indexes into place; nobody writes into one that is there.
+/// let index = unsafe { pt_view::open_index(&pt_index::sidecar_path(folder.path()))? };
+/// assert_eq!(index.file_count(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// When the file is not there, cannot be mapped, or is no index.
+///
+/// # Safety
+/// As [`Map::new`].
+pub unsafe fn open_index(path: &Path) -> Result<Index> {
+    let file = FileSource::open(path)?;
+    // SAFETY: the contract is our caller's.
+    let map = unsafe { Map::new(file.file()) }.map_err(map_error(path))?;
+    Ok(Index::from_bytes(Bytes::from_owner(map))?)
+}
+
 impl Mapping {
     /// Opens a file with [`IndexPolicy::Auto`] and default limits.
     ///
@@ -157,12 +183,8 @@ impl Mapping {
             return Ok(None);
         }
         let sidecar = pt_index::sidecar_path(path);
-        let opened = FileSource::open(&sidecar).map_err(Error::from).and_then(|file| {
-            // SAFETY: the contract is our caller's.
-            let map = unsafe { Map::new(file.file()) }.map_err(map_error(&sidecar))?;
-            Ok(Index::from_bytes(Bytes::from_owner(map))?)
-        });
-        let index = match opened {
+        // SAFETY: the contract is our caller's.
+        let index = match unsafe { open_index(&sidecar) } {
             Ok(index) => index,
             Err(error) if policy == IndexPolicy::Sidecar => return Err(error),
             // Missing, damaged or of another version: the file itself is the truth.

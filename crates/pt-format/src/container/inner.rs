@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use crate::checkpoint::ByteOrder;
 use crate::container::pickles::{Folder, Pickles};
-use crate::container::{Archive, Record};
+use crate::container::{Archive, Container, Record};
 use crate::error::{Error, Result};
-use crate::fault::Fault;
+use crate::fault::{Fault, shortened};
 use crate::limits::Limits;
 use crate::pickle::{Machine, PersistentIds, Root, Tree};
 use crate::source::{Source, Window};
@@ -52,7 +52,12 @@ impl InnerArchives {
         limits: &Limits,
     ) -> Result<()> {
         let entry = archive.entries()[index];
-        let record = archive.shown_name(index);
+        let mut record = archive.shown_name(index);
+        // The name is kept with each storage; long ones are told apart by number.
+        let short = shortened(&record);
+        if short != record {
+            record = format!("{short}#{index}");
+        }
         if entry.size == 0 {
             return Ok(());
         }
@@ -94,6 +99,10 @@ impl InnerArchives {
         };
         let mut archive = Archive::parse(source).map_err(failed)?;
         let pickles = Pickles::read(&mut archive, limits).map_err(failed)?;
+        if pickles.container != Container::Zip {
+            let container = pickles.container;
+            return Err(failed(Error::UnsupportedContainer { container }));
+        }
         let byte_order = pickles.byte_order;
         for inner in pickles.parts() {
             let start = self.text.len();

@@ -575,14 +575,17 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
 
     /// Notes for each record where the next one begins, and which records overlap.
     fn find_limits(&mut self, directory_offset: u64) {
-        let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
+        // By position; empty where the directory has that order, as nearly always.
+        let mut order: Vec<u32> = Vec::new();
         if !self.entries.is_sorted_by_key(|entry| entry.header_offset) {
+            order.extend(0..self.entries.len() as u32);
             order.sort_by_key(|&index| self.entries[index as usize].header_offset);
         }
+        let index_at = |position: usize| order.get(position).map_or(position, |&index| index as usize);
         let mut previous = None;
-        for (position, &index) in order.iter().enumerate() {
-            let next = order.get(position + 1).map(|&next| self.entries[next as usize].header_offset);
-            let entry = &mut self.entries[index as usize];
+        for position in 0..self.entries.len() {
+            let next = self.entries.get(index_at(position + 1)).map(|next| next.header_offset);
+            let entry = &mut self.entries[index_at(position)];
             entry.limit = next.unwrap_or(directory_offset);
             let smallest = entry
                 .header_offset

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::checkpoint::ByteOrder;
-use crate::fault::Fault;
+use crate::fault::{Fault, shortened};
 use crate::pickle::Known;
 
 /// Number of a node in its tree.
@@ -240,6 +240,7 @@ impl<'s> Tree<'s> {
 
     /// Takes note that the text from `start` to `end` lies at this position of the file, or was inflated from a record.
     pub(crate) fn lies_at(&mut self, text: Range<usize>, file: Result<u64, String>) {
+        let file = file.map_err(|record| shortened(&record));
         self.places.push(TextPlace { text: text.start as u64..text.end as u64, file });
     }
 
@@ -523,6 +524,7 @@ pub(crate) struct Items<'t> {
 impl Iterator for Items<'_> {
     type Item = Raw;
 
+    #[inline]
     fn next(&mut self) -> Option<Raw> {
         loop {
             if let Some(item) = self.here.next() {
@@ -552,6 +554,7 @@ impl<'t> Pairs<'t> {
 impl Iterator for Pairs<'_> {
     type Item = (Raw, Raw);
 
+    #[inline]
     fn next(&mut self) -> Option<(Raw, Raw)> {
         Some((self.items.next()?, self.items.next()?))
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::checkpoint::ByteOrder;
 use crate::container::{ArchiveRecords, File, Record};
 use crate::error::Result;
-use crate::fault::Fault;
+use crate::fault::{Fault, shortened};
 use crate::limits::Limits;
 use crate::pickle::{Known, Node, NodeId, Raw, Tree, Written};
 use crate::rebuild::storage::{Records, storage_class};
@@ -123,7 +123,7 @@ fn storage(tree: &Tree<'_>, written: &Written, limits: &Limits) -> Result<Nested
         if view.first().is_some_and(|view| !matches!(view, Raw::None)) {
             return Err(unreadable("its storage is a part of another".into()));
         }
-        let (_, itemsize) = storage_class(inner, class)?;
+        let (_, itemsize) = storage_class(inner, class).map_err(|fault| unreadable(fault.to_string()))?;
         let key = inner.key_bytes(key).unwrap_or_default();
         let bytes = u64::try_from(count).ok().and_then(|count| count.checked_mul(itemsize));
         let bytes = bytes.ok_or_else(|| unreadable("the length of its storage is impossible".into()))?;
@@ -171,6 +171,7 @@ fn outer(tree: &Tree<'_>, written: &Written, record: Record) -> Result<Record, F
     part.ok_or_else(|| unreadable("its storage leaves it".into()))?.record(tree, record.bytes)
 }
 
+/// Many calls may share one file, and each has the fault: what it quotes is kept short.
 fn unreadable(problem: String) -> Fault {
-    Fault::Nested { problem }
+    Fault::Nested { problem: shortened(&problem) }
 }

@@ -319,7 +319,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         let (Some(dtype), Some(rank)) = (parsed.dtype, parsed.rank) else { return Ok(()) };
         let (shape, stride) = self.dims[parsed.dims_start..].split_at(rank.into());
         let overflow = || Fault::Overflow { what: "the tensor's extent" };
-        geometry::numel(shape).ok_or_else(|| Fault::Overflow { what: "the number of elements" })?;
+        geometry::numel(shape).ok_or(Fault::Overflow { what: "the number of elements" })?;
         let needs = match dtype.packing() {
             Some(per_byte) => geometry::packed_bytes(shape, per_byte).ok_or_else(overflow)?,
             None => match geometry::extent(shape, stride).ok_or_else(overflow)? {

@@ -694,7 +694,7 @@ impl HashBits {
     }
 
     fn place(&self, hash: u32) -> (usize, u64) {
-        (hash as usize / 64 & (self.0.len() - 1), 1 << (hash % 64))
+        ((hash as usize / 64) & (self.0.len() - 1), 1 << (hash % 64))
     }
 
     /// Puts a hash in; false when it, or one taken for it, is there.
