@@ -144,10 +144,6 @@ fn torch(folder: &Path) {
 
 /// An index of so many like files, made of a few that were parsed.
 fn synthesised(files: usize) -> Index {
-    synthesised_with(files, |number| format!("train/{:03}/sample_{number:07}.pt", number / 1000))
-}
-
-fn synthesised_with(files: usize, path_of: impl Fn(usize) -> String) -> Index {
     let limits = Limits::default();
     let bytes: Vec<Vec<u8>> = (0..16).map(sample).collect();
     let checkpoints: Vec<_> = bytes.iter().map(|bytes| Checkpoint::parse(bytes, &limits).unwrap()).collect();
@@ -155,7 +151,8 @@ fn synthesised_with(files: usize, path_of: impl Fn(usize) -> String) -> Index {
     for number in 0..files {
         let stamp =
             Stamp { size: 17_000, modified_ns: 1_700_000_000_000_000_000 + number as i64 * 12_345_678 };
-        builder.add(&path_of(number), stamp, &checkpoints[number % 16]).unwrap();
+        let path = format!("train/{:03}/sample_{number:07}.pt", number / 1000);
+        builder.add(&path, stamp, &checkpoints[number % 16]).unwrap();
     }
     builder.finish().unwrap()
 }
@@ -185,13 +182,9 @@ fn opening_and_asking(largest: usize) {
         drop(index);
         let opened = median((0..101).map(|_| timed(|| open(&path)).0).collect());
         let index = open(&path);
-        // What front-coding leaves of them: the same files with paths of one letter lack it.
-        let bytes_of_paths =
-            bytes - synthesised_with(files, |number| number.to_string()[..1].to_owned()).as_bytes().len();
         println!(
-            "  {files:>9} files: open {opened:>8.1?}; made in {time:.1?}; {:.1} bytes a file, paths included ({:.1} without)",
-            bytes as f64 / files as f64,
-            (bytes - bytes_of_paths) as f64 / files as f64
+            "  {files:>9} files: open {opened:>8.1?}; made in {time:.1?}; {:.1} bytes a file, paths included",
+            bytes as f64 / files as f64
         );
         if files >= 100_000 {
             ask(&index, files);

@@ -259,7 +259,7 @@ fn index_and_file_say_the_same() {
             tensors += 1;
         }
 
-        let plain = plain_leaves(&checkpoint);
+        let plain = plain_leaves(checkpoint);
         let indexed: Vec<_> =
             file.leaves().map(|(name, leaf)| (name.to_owned(), indexed_leaf(leaf))).collect();
         assert_eq!(indexed, plain, "{}", fixture.name);

@@ -47,6 +47,8 @@ fn indexes_of_all_fixtures_are_sound() {
     together.verify().unwrap();
     println!("{together:?}, {} schemas", together.schemas().len());
     assert!(together.file_count() > 100);
+    let distributed = root().join("testdata/fixtures/pkg/dcp");
+    pt_index::build_distributed(&distributed, &Limits::default()).unwrap().verify().unwrap();
 }
 
 fn example_index() -> Index {

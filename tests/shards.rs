@@ -59,6 +59,13 @@ fn a_folder_of_a_distributed_checkpoint_is_one_checkpoint() {
         tensors += 1;
     }
     assert_eq!((tensors, scalars), (3, 1));
+    let ptview = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ptview"));
+        let output = command.args(arguments).arg(fixture.path()).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (listed, said) = ptview(&["ls"]);
+    assert!(listed && said.contains("nested.x") && said.contains("3 tensors"), "{said}");
     for file in index.files() {
         assert_eq!(file.freshness(&fixture.path().join(file.path())).unwrap(), Freshness::Fresh);
     }
@@ -76,6 +83,16 @@ fn a_distributed_checkpoint_lists_what_it_cannot_read() {
     fs::write(folder.path().join("__0_0.distcp"), bytes).unwrap();
     let index = build_distributed(folder.path(), &Default::default()).unwrap();
     index.verify().unwrap();
+    let kept = pt_index::sidecar_path(folder.path());
+    pt_index::save(&index, &kept).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ptview"))
+        .args(["verify", "--deep", folder.path().to_str().unwrap()])
+        .output()
+        .unwrap();
+    let (said, complained) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(said.contains("2 fresh") && said.contains("2 problems"), "{said}");
+    assert!(complained.contains("`l.0`") && complained.contains("`nested.x`"), "{complained}");
     assert_eq!(index.find_tensor("w").unwrap().fault(), None);
     for (name, words) in [("l.0", "run past the end"), ("nested.x", "cannot be read")] {
         let tensor = index.find_tensor(name).unwrap();

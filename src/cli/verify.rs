@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pt_format::{Contents, Limits};
-use pt_index::{FileSource, Freshness, Index, Policy, Progress, SIDECAR_EXTENSION};
+use pt_format::{Contents, Fault, Limits};
+use pt_index::{FileEntry, FileSource, Freshness, Index, Policy, Progress, SIDECAR_EXTENSION};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -56,7 +56,6 @@ fn look_at(path: &Path, deep: bool) -> Result<Findings> {
     let is_index = path.extension().is_some_and(|extension| extension == SIDECAR_EXTENSION);
     let sidecar = if is_index { path.to_owned() } else { pt_index::sidecar_path(path) };
     let mut findings = Findings::default();
-    let mut data = vec![path.to_owned()];
     if is_index || path.is_dir() || sidecar.exists() {
         let index = pt_index::read(&sidecar)?;
         if deep && let Err(error) = index.verify() {
@@ -65,19 +64,23 @@ fn look_at(path: &Path, deep: bool) -> Result<Findings> {
             return Ok(findings);
         }
         let root = if is_index { pt_index::data_path(&sidecar, &index) } else { path.to_owned() };
-        data = findings.compare(&index, &root, deep);
+        let there = findings.compare(&index, &root, deep);
+        if deep {
+            findings.read(&there, |(path, file)| match file.is_part() {
+                true => read_part(path, *file),
+                false => read_file(path, deep),
+            });
+        }
     } else {
         findings.files = 1;
-    }
-    if deep || findings.fresh + findings.touched == 0 && findings.problems.is_empty() {
-        findings.read(&data, deep);
+        findings.read(&[path.to_owned()], |path| read_file(path, deep));
     }
     Ok(findings)
 }
 
 impl Findings {
     /// Compares files with an index, and returns those that are there.
-    fn compare(&mut self, index: &Index, root: &Path, deep: bool) -> Vec<PathBuf> {
+    fn compare<'i>(&mut self, index: &'i Index, root: &Path, deep: bool) -> Vec<(PathBuf, FileEntry<'i>)> {
         let policy = if deep { Policy::Fingerprint } else { Policy::Stat };
         let bar = Bar::new("comparing");
         let compared = pt_index::compare(index, root, policy, |progress| bar.show(progress));
@@ -102,22 +105,22 @@ impl Findings {
                 Err(error) => Some(error.to_string()),
             };
             match problem {
-                None => there.push(path),
+                None => there.push((path, file)),
                 Some(problem) => self.problems.push((path.to_string_lossy().into_owned(), problem)),
             }
         }
         there
     }
 
-    /// Reads files: to their end, or as far as it takes to list their tensors.
-    fn read(&mut self, files: &[PathBuf], deep: bool) {
+    /// Reads files, in parallel.
+    fn read<F: Named + Sync>(&mut self, files: &[F], read: impl Fn(&F) -> Result<Contents> + Sync) {
         let bar = Bar::new("reading");
         let done = AtomicUsize::new(0);
         let all_bytes = Mutex::new(0u64);
-        let read: Vec<Result<Contents>> = files
+        let read: Vec<_> = files
             .par_iter()
-            .map(|path| {
-                let contents = read_file(path, deep);
+            .map(|file| {
+                let contents = read(file);
                 let mut bytes = all_bytes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 *bytes += contents.as_ref().map_or(0, |contents| contents.bytes);
                 let files_done = done.fetch_add(1, Ordering::Relaxed) + 1;
@@ -126,8 +129,8 @@ impl Findings {
             })
             .collect();
         bar.finish();
-        for (path, contents) in files.iter().zip(read) {
-            let path = path.to_string_lossy();
+        for (file, contents) in files.iter().zip(read) {
+            let path = file.name().to_string_lossy();
             match contents {
                 Ok(contents) => {
                     self.records += contents.checked;
@@ -182,6 +185,53 @@ impl Findings {
     }
 }
 
+/// Something that is read from a path.
+trait Named {
+    fn name(&self) -> &Path;
+}
+
+impl Named for PathBuf {
+    fn name(&self) -> &Path {
+        self
+    }
+}
+
+impl Named for (PathBuf, FileEntry<'_>) {
+    fn name(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// Reads what an index says lies in a part of a distributed checkpoint.
+fn read_part(path: &Path, file: FileEntry<'_>) -> Result<Contents> {
+    let source = FileSource::open(path)?;
+    let mut contents = Contents::default();
+    for tensor in file.tensors() {
+        if let Some(fault) = tensor.fault() {
+            contents
+                .problems
+                .push((tensor.name().to_owned(), Fault::Unreadable { problem: fault.to_owned() }));
+        }
+    }
+    for (number, storage) in file.storages().enumerate() {
+        let Some(record) = storage.record() else { continue };
+        if record.crc32 == 0 {
+            contents.without_crc += usize::from(record.bytes > 0);
+            continue;
+        }
+        contents.checked += 1;
+        contents.bytes += record.bytes;
+        if let Err(fault) = record.verify(&source).and_then(|()| record.check_crc(&source)) {
+            let name =
+                file.tensors().find(|tensor| tensor.storage().is_some_and(|s| s.row() == storage.row()));
+            let name = name.map_or_else(|| format!("storage {number}"), |tensor| tensor.name().to_owned());
+            contents.problems.push((name, fault));
+        }
+    }
+    Ok(contents)
+}
+
+/// Reads a file to its end, or as far as it takes to list its tensors.
 fn read_file(path: &Path, deep: bool) -> Result<Contents> {
     let source = FileSource::open(path)?;
     let limits = Limits::default();

@@ -5,6 +5,7 @@ It checks what the document says a reader must check: a damaged index raises ``D
 
 import mmap
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -109,6 +110,22 @@ class Storage:
         check(hash_of(name) % 2**32 == self.name_hash, "the local header is of another record")
         check(self.header_offset + 30 + name_bytes + extra_bytes == self.data_offset, "the data begins elsewhere")
 
+    def read(self, data: bytes) -> bytes:
+        """The decoded bytes, from the bytes of the data file."""
+        check(self.fault is None and self.data_offset is not None, "the storage cannot be read")
+        check(self.data_offset + self.packed_bytes <= len(data), "the storage leaves the file")
+        self.check_header(data)
+        held = data[self.data_offset : self.data_offset + self.packed_bytes]
+        if self.method == 8:
+            held = zlib.decompressobj(-15).decompress(held, self.bytes + 1)
+        elif self.method == 0xF001:
+            held = held.decode().encode("latin-1")
+        else:
+            check(self.method == 0, f"method {self.method:#x}")
+        check(len(held) == self.bytes, "the storage has another length")
+        check(self.crc in (0, zlib.crc32(held)), "the checksum differs")
+        return held
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -123,27 +140,28 @@ class Tensor:
     alias: int | None
     flags: int
     layout: int
+    big_endian: bool
     cls: str | None
     fault: str | None
     quantizer: tuple | None
 
     def read(self, data: bytes) -> bytes:
-        """Row-major bytes of the elements, from the bytes of the data file."""
+        """Row-major, little-endian bytes of the elements, from the bytes of the data file."""
         storage = self.storage
-        check(self.fault is None and storage is not None and storage.fault is None, "the tensor cannot be read")
+        check(self.fault is None and storage is not None, "the tensor cannot be read")
         check(self.shape is not None and self.stride is not None and self.dtype is not None, "no shape")
-        check(storage.data_offset is not None and storage.method == 0, "the storage is not stored")
-        storage.check_header(data)
+        held = storage.read(data)
         if 0 in self.shape:
             return b""
         last = self.storage_offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-        check((last + 1) * self.itemsize <= storage.bytes, "the tensor leaves its storage")
-        check(storage.data_offset + storage.bytes <= len(data), "the storage leaves the file")
-        elements = np.frombuffer(data, f"V{self.itemsize}", storage.bytes // self.itemsize, offset=storage.data_offset)[
-            self.storage_offset :
-        ]
+        check((last + 1) * self.itemsize <= len(held), "the tensor leaves its storage")
+        elements = np.frombuffer(held, f"V{self.itemsize}", len(held) // self.itemsize)[self.storage_offset :]
         strides = [step * self.itemsize for step in self.stride]
-        return np.lib.stride_tricks.as_strided(elements, self.shape, strides, writeable=False).tobytes()
+        found = np.lib.stride_tricks.as_strided(elements, self.shape, strides, writeable=False).tobytes()
+        if not self.big_endian:
+            return found
+        half = self.itemsize // (2 if "complex" in self.dtype else 1)
+        return np.frombuffer(found, np.uint8).reshape(-1, half)[:, ::-1].tobytes()
 
 
 class Index:
@@ -385,7 +403,8 @@ class File:
         return Tensor(
             name, path, dtype, itemsize, shape, stride, self.value(of, "storage_offset", 0),
             self.storage(int(of["storage"])), None if of["alias"] == NONE else int(of["alias"]), int(of["flags"]),
-            int(of["layout"]), index.optional(of["cls"]), index.optional(of["fault"]), quantizer,
+            int(of["layout"]), self.big_endian != bool(of["flags"] & 256), index.optional(of["cls"]),
+            index.optional(of["fault"]), quantizer,
         )  # fmt: skip
 
     def tensors(self) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """A reader written from docs/index-format.md alone finds in our indexes what torch finds in the files."""
 
 import collections
+import pickle
 import re
 import struct
 import zipfile
@@ -8,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import xxhash
@@ -283,6 +285,41 @@ def test_composites_are_listed_with_their_parts(ptview, tmp_path):
     assert all(wholes[name].stride is None and wholes[name].storage is None for name in ("coo", "csr", "csc"))
     assert wholes["q"].read(data) == quantized.int_repr().numpy().tobytes()
     assert wholes["q"].quantizer == ("per_channel_affine", True, 0.0, 1)
+
+
+def test_numpy_arrays(ptview, tmp_path):
+    value = {
+        "a": np.arange(6).reshape(2, 3),
+        "b": np.array([1.5, -2, 1e-9], ">f4"),
+        "c": np.array([1 + 2j, 3 - 4j], ">c16"),
+        "f": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "s": np.float64(2.5),
+    }
+    torch.save(value | {"t": torch.ones(2)}, tmp_path / "saved.pt")
+    for protocol in (2, 3, 4, 5):
+        (tmp_path / f"{protocol}.pkl").write_bytes(pickle.dumps(value, protocol))
+    files = list(index_of(ptview, tmp_path).files())
+    assert len(files) == 5
+    for file in files:
+        data = (tmp_path / file.path).read_bytes()
+        for name, true in value.items():
+            tensor = file.find(name)
+            assert tensor.flags & 128
+            assert (tensor.dtype, tensor.shape) == (true.dtype.name, true.shape)
+            assert tensor.read(data) == true.astype(true.dtype.newbyteorder("<")).tobytes(), (file.path, name)
+
+
+def test_records_that_are_deflated(ptview, tmp_path):
+    value = {"x": torch.zeros(1000), "y": torch.arange(1000)}
+    torch.save(value, tmp_path / "stored.pt")
+    with zipfile.ZipFile(tmp_path / "stored.pt") as stored, zipfile.ZipFile(tmp_path / "model.pt", "w") as deflated:
+        for info in stored.infolist():
+            deflated.writestr(info.filename, stored.read(info), zipfile.ZIP_DEFLATED)
+    path = tmp_path / "model.pt"
+    file = index_of(ptview, path).file(0)
+    for name, true in value.items():
+        assert file.find(name).storage.method == 8
+        assert file.find(name).read(path.read_bytes()) == logical_bytes(true)
 
 
 def test_what_is_left_to_the_pickle(ptview, tmp_path):

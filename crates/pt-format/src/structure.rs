@@ -127,9 +127,10 @@ impl<'c> Structure<'c> {
                 let children = match tree.args(args).first().and_then(|list| list.node()) {
                     // A list that several dicts share is walked once.
                     Some(list) => {
-                        if std::mem::replace(&mut self.numbers[list as usize], self.count) != UNSEEN {
+                        if self.numbers[list as usize] != UNSEEN {
                             return PartKind::Opaque;
                         }
+                        self.numbers[list as usize] = self.count;
                         Children::PairList(tree.elements(Raw::Node(list)).unwrap_or_else(|| tree.no_items()))
                     }
                     None => self.pairs(Pairs::of(tree.sequence(tree.extra(extra).pairs))),

@@ -1,7 +1,7 @@
 //! A file read to its end: are the bytes those that were written?
 
 use crate::checkpoint::Checkpoint;
-use crate::container::{Archive, Container, detect};
+use crate::container::{Archive, Container, Record, detect};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::limits::Limits;
@@ -12,7 +12,6 @@ const PIECE_BYTES: u64 = 1 << 20;
 
 /// What reading a whole file found.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
 pub struct Contents {
     /// Records whose bytes were compared with their CRC.
     pub checked: usize,
@@ -65,7 +64,10 @@ impl Contents {
                 continue;
             }
             let checked = match entry.is_stored() {
-                true => check_stored(archive, index, source),
+                true => archive.record(index).map_err(fault_of).and_then(|record| {
+                    record.verify(source)?;
+                    record.check_crc(source)
+                }),
                 // Decoding compares the CRC.
                 false => archive.read_record(index, limits.inflated_bytes).map(|_| ()).map_err(fault_of),
             };
@@ -79,24 +81,36 @@ impl Contents {
     }
 }
 
-fn check_stored<S: Source + ?Sized>(
-    archive: &Archive<'_, S>,
-    index: usize,
-    source: &S,
-) -> std::result::Result<(), Fault> {
-    let record = archive.record(index).map_err(fault_of)?;
-    record.verify(source)?;
-    let mut hasher = crc32fast::Hasher::new();
-    let mut done = 0;
-    while done < record.bytes {
-        let length = PIECE_BYTES.min(record.bytes - done);
-        let piece = read(source, record.data_offset.saturating_add(done), length).map_err(fault_of)?;
-        hasher.update(&piece);
-        done += length;
-    }
-    match hasher.finalize() {
-        found if found == record.crc32 => Ok(()),
-        found => Err(Fault::Crc { found, expected: record.crc32 }),
+impl Record {
+    /// Compares the bytes in the file with the CRC, if they are stored as they are and there is one. Reads all of them.
+    ///
+    /// # Errors
+    /// [`Fault::Crc`], or [`Fault::Unreadable`].
+    ///
+    /// ```
+    /// use pt_format::{Checkpoint, Limits, write};
+    /// let bytes = write::to_vec(&write::Tensor::new::<u8>(&[1], &[7])?.into())?;
+    /// let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+    /// let record = checkpoint.storages().next().unwrap().record().unwrap();
+    /// record.check_crc(&bytes)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn check_crc<S: Source + ?Sized>(&self, source: &S) -> std::result::Result<(), Fault> {
+        if self.crc32 == 0 || !self.is_stored() {
+            return Ok(());
+        }
+        let mut hasher = crc32fast::Hasher::new();
+        let mut done = 0;
+        while done < self.bytes {
+            let length = PIECE_BYTES.min(self.bytes - done);
+            let piece = read(source, self.data_offset.saturating_add(done), length).map_err(fault_of)?;
+            hasher.update(&piece);
+            done += length;
+        }
+        match hasher.finalize() {
+            found if found == self.crc32 => Ok(()),
+            found => Err(Fault::Crc { found, expected: self.crc32 }),
+        }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use bytemuck::{Pod, cast_slice};
 use bytes::Bytes;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use pt_format::Checkpoint;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::freshness::Stamp;
 use crate::index::{Aligned, FileEntry, Index};
 use crate::layout::*;
@@ -30,6 +30,7 @@ use crate::strings::{Strings, number};
 pub struct IndexBuilder {
     schemas: Vec<Schema>,
     by_structure: HashTable<u32>,
+    hasher: DefaultHashBuilder,
     /// Of schemas of an earlier index: which they are here.
     adopted: HashMap<u32, u32>,
     paths: PathWriter,
@@ -41,10 +42,11 @@ pub struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// Adds a file. Files are looked up by `path`; they should come in path order.
+    /// Adds a file. Files are looked up by `path`, and come in the order of their paths, compared byte by byte.
     ///
     /// # Errors
-    /// [`Error::TooMany`](crate::Error::TooMany) when the format cannot number that many rows.
+    /// [`Error::PathOrder`] for a path that does not come behind the one before, [`Error::TooMany`] when the format cannot number
+    /// that many rows. The builder is then of no more use.
     pub fn add(&mut self, path: &str, stamp: Stamp, checkpoint: &Checkpoint<'_>) -> Result<()> {
         self.add_record(path, Record::new(stamp, checkpoint)?)
     }
@@ -95,7 +97,7 @@ impl IndexBuilder {
 
     /// Puts a file with its schema, a new one if there is none like it, and returns the schema's number.
     fn add_structure(&mut self, head: [u64; 3], structure: Structure, cells: &[Cell]) -> Result<u32> {
-        let hash = structure.hash();
+        let hash = structure.hash(&self.hasher);
         let same = |&id: &u32| self.schemas[id as usize].structure.same(&structure);
         if let Some(&id) = self.by_structure.find(hash, same) {
             self.schemas[id as usize].push(head, structure.numbers(), cells);
@@ -110,6 +112,9 @@ impl IndexBuilder {
 
     fn add_path(&mut self, path: &str, stamp: Stamp, schema: u32) -> Result<()> {
         number(self.file_schemas.len())?;
+        if !self.file_schemas.is_empty() && path <= self.paths.last() {
+            return Err(Error::PathOrder { path: path.to_owned() });
+        }
         self.paths.push(path);
         self.path_hashes.push(xxh3_64(path.as_bytes()));
         self.file_schemas.push(schema);
@@ -120,7 +125,7 @@ impl IndexBuilder {
     /// Lays the index out.
     ///
     /// # Errors
-    /// [`Error::TooMany`](crate::Error::TooMany) when the format cannot number that many rows.
+    /// [`Error::TooMany`] when the format cannot number that many rows.
     pub fn finish(self) -> Result<Index> {
         let Self { schemas, paths, path_hashes, file_schemas, texts, skipped, mut summary, .. } = self;
         let mut layout = Layout::default();

@@ -75,6 +75,12 @@ pub enum Error {
         /// How many.
         count: usize,
     },
+    /// Files must come in the order of their paths, each once.
+    #[error("path `{}` does not come behind the one before it", path.escape_debug())]
+    PathOrder {
+        /// The path.
+        path: String,
+    },
     /// The data file is not the one that was indexed.
     #[error("{}: the index is {freshness}; run `ptview index` again", path.display())]
     Stale {

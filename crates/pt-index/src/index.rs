@@ -662,8 +662,15 @@ impl<'i> FileEntry<'i> {
         }
     }
 
-    /// Returns whether the file is no checkpoint by itself, but a part of one that lies in a folder.
-    pub(crate) fn is_part(&self) -> bool {
+    /// Returns whether the file is no checkpoint by itself, but a part of a distributed one.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/fixtures/pkg/dcp"));
+    /// assert!(pt_index::build_distributed(folder, &Default::default())?.files().all(|file| file.is_part()));
+    /// # Ok::<(), pt_index::Error>(())
+    /// ```
+    pub fn is_part(&self) -> bool {
         self.schema.flags & FILE_IS_PART != 0
     }
 

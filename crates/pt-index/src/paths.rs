@@ -20,6 +20,11 @@ pub(crate) struct PathWriter {
 }
 
 impl PathWriter {
+    /// Returns the path written last.
+    pub(crate) fn last(&self) -> &str {
+        &self.last
+    }
+
     pub(crate) fn push(&mut self, path: &str) {
         let shared = if self.count.is_multiple_of(BLOCK) {
             self.blocks.push(self.bytes.len() as u64);

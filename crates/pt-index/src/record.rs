@@ -1,10 +1,10 @@
 //! One file as an index keeps it: its structure, which like files share, and the numbers that are its own.
 
-use std::hash::Hasher;
+use std::hash::{BuildHasher, Hasher};
 
 use bytemuck::{Pod, Zeroable, bytes_of, cast_slice};
+use hashbrown::DefaultHashBuilder;
 use pt_format::{ByteOrder, Checkpoint, Kind, Layout, Part, PartKind, Quantizer, Storage, Tensor, Value};
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::Result;
 use crate::freshness::Stamp;
@@ -77,11 +77,11 @@ impl Record {
     /// Takes down a parsed file.
     pub(crate) fn new(stamp: Stamp, checkpoint: &Checkpoint<'_>) -> Result<Self> {
         let fingerprint = checkpoint.fingerprint();
-        let mut structure = Structure::default();
-        structure.flags = match checkpoint.byte_order() {
+        let flags = match checkpoint.byte_order() {
             ByteOrder::Big => FILE_BIG_ENDIAN,
             ByteOrder::Little => 0,
         };
+        let mut structure = Structure { flags, ..Structure::default() };
         if fingerprint.covers_content {
             structure.flags |= FILE_COVERS_CONTENT;
         }
@@ -205,7 +205,9 @@ pub(crate) fn leaf_of(value: Value<'_>) -> Option<Leaf<'_>> {
 
 impl Structure {
     pub(crate) fn add_tensor(&mut self, tensor: Tensor<'_>) -> Result<()> {
-        let (shape, stride) = (tensor.shape(), tensor.stride());
+        // The rank is a byte; `Limits::rank` would have to be raised for more.
+        let shape = tensor.shape().filter(|shape| shape.len() < usize::from(NO_RANK));
+        let stride = tensor.stride().filter(|_| shape.is_some());
         let dims = number(self.dims.len())?;
         self.dims.extend(shape.into_iter().flatten());
         self.dims.extend(stride.into_iter().flatten());
@@ -436,19 +438,28 @@ impl Structure {
         storages.chain(tensors)
     }
 
-    /// Returns a digest of everything but the numbers.
-    pub(crate) fn hash(&self) -> u64 {
-        let mut hasher = Xxh3::new();
+    /// Returns a digest that tells structures apart well enough: of names, of what tensors are, of the parts around them.
+    pub(crate) fn hash(&self, hasher: &DefaultHashBuilder) -> u64 {
+        let mut hasher = hasher.build_hasher();
         hasher.write_u32(self.flags);
-        hasher.update(cast_slice(&self.strings.ends));
-        hasher.update(&self.strings.bytes);
-        self.tensors.iter().for_each(|row| hasher.update(bytes_of(&row.fixed())));
-        self.storages.iter().for_each(|row| hasher.update(bytes_of(&row.fixed())));
-        hasher.update(cast_slice(&self.quantizers));
-        hasher.update(cast_slice(&self.path_parts));
-        hasher.update(cast_slice(&self.nodes));
-        hasher.update(cast_slice(&self.columns));
-        hasher.digest()
+        hasher.write(cast_slice(&self.strings.ends));
+        hasher.write(&self.strings.bytes);
+        for row in &self.tensors {
+            hasher.write_u64(u64::from(row.name) << 32 | u64::from(row.storage));
+            hasher.write_u64(u64::from_le_bytes([
+                row.rank,
+                row.dtype,
+                row.layout,
+                row.flags as u8,
+                0,
+                0,
+                0,
+                0,
+            ]));
+        }
+        hasher.write_usize(self.storages.len());
+        hasher.write(cast_slice(&self.nodes));
+        hasher.finish()
     }
 
     /// Returns whether everything but the numbers is the same.

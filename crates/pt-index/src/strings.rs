@@ -7,6 +7,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::error::{Error, Result};
 use crate::layout::NONE;
 
+/// Pools of fewer strings have no table.
+const TABLE_FROM: usize = 16;
+
 /// A growing pool of strings.
 #[derive(Default)]
 pub(crate) struct Strings {
@@ -19,6 +22,15 @@ pub(crate) struct Strings {
 impl Strings {
     /// Returns the number of a string.
     pub(crate) fn intern(&mut self, text: &str) -> Result<u32> {
+        if self.ends.len() < TABLE_FROM {
+            return self.intern_among_few(text);
+        }
+        if self.table.is_empty() {
+            for id in 0..self.ends.len() as u32 {
+                let hash_of = |&id: &u32| self.hasher.hash_one(slice(&self.ends, &self.bytes, id));
+                self.table.insert_unique(hash_of(&id), id, hash_of);
+            }
+        }
         let hash = self.hasher.hash_one(text.as_bytes());
         let get = |id: u32| slice(&self.ends, &self.bytes, id);
         if let Some(&id) = self.table.find(hash, |&id| get(id) == text.as_bytes()) {
@@ -31,12 +43,26 @@ impl Strings {
         Ok(id)
     }
 
+    /// Comparing with a few is cheaper than hashing, and most files of a data set have only a few.
+    fn intern_among_few(&mut self, text: &str) -> Result<u32> {
+        let same = |&id: &u32| slice(&self.ends, &self.bytes, id) == text.as_bytes();
+        if let Some(id) = (0..self.ends.len() as u32).find(same) {
+            return Ok(id);
+        }
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.ends.push(self.bytes.len() as u64);
+        number(self.ends.len() - 1)
+    }
+
     pub(crate) fn intern_optional(&mut self, text: Option<&str>) -> Result<u32> {
         text.map_or(Ok(NONE), |text| self.intern(text))
     }
 
     pub(crate) fn reserve(&mut self, count: usize) {
         self.ends.reserve(count);
+        if self.ends.len() + count < TABLE_FROM {
+            return;
+        }
         self.table.reserve(count, |&id| self.hasher.hash_one(slice(&self.ends, &self.bytes, id)));
     }
 
