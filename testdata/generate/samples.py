@@ -331,5 +331,5 @@ def array_dtypes() -> OrderedDict:
     arrays["date"] = np.array(["2020-01-01"], dtype="datetime64[D]")
     arrays["record"] = np.array([(1, 2.0)], dtype=[("a", "<i4"), ("b", "<f8")])
     arrays["objects"] = np.array([torch.ones(1), "x"], dtype=object)
-    arrays["long"] = np.array([1.0], dtype=np.longdouble)
+    arrays["long"] = np.frombuffer(bytes(16), dtype=np.longdouble)  # set, its padding would be anything
     return arrays
