@@ -3,6 +3,7 @@
 import collections
 import pickle
 import re
+import shutil
 import struct
 import zipfile
 import zlib
