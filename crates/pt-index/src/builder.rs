@@ -1,19 +1,20 @@
 //! Files to the bytes of an index.
 
 use bytemuck::{Pod, cast_slice};
-use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use pt_format::Checkpoint;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::freshness::Stamp;
-use crate::index::{Aligned, FileEntry, Index};
+use crate::index::{FileEntry, Index};
 use crate::layout::*;
 use crate::paths::PathWriter;
-use crate::record::{Cell, Record, Structure};
+use crate::record::{Cell, Record};
 use crate::schema::{Layout, Schema};
+use crate::sections::Sections;
 use crate::strings::{Strings, number};
+use crate::structure::Structure;
 
 /// Collects files into an index. The same files in the same order give the same bytes.
 ///
@@ -140,7 +141,7 @@ impl IndexBuilder {
             count => numbered(file_schemas, count, &mut layout.schemas),
         };
         let (file_buckets, file_slots) = lookup_table(path_hashes.into_iter());
-        assemble([
+        Index::of(Sections::assemble([
             (Kind::Summary, bytemuck::bytes_of(&summary)),
             (Kind::Schemas, cast(&layout.schemas)),
             (Kind::Tensors, cast(&layout.tensors)),
@@ -168,7 +169,7 @@ impl IndexBuilder {
             (Kind::FileSlots, cast(&file_slots)),
             (Kind::Skipped, cast(&skipped)),
             (Kind::Root, &[]),
-        ])
+        ])?)
     }
 }
 
@@ -201,37 +202,6 @@ fn numbered(
         schema_files[(schemas[schema as usize].files_start + row) as usize] = file as u32;
     }
     (file_schemas, schema_rows, schema_files)
-}
-
-/// Puts header, section table and sections together.
-pub(crate) fn assemble(sections: [(Kind, &[u8]); Kind::COUNT]) -> Result<Index> {
-    let mut offset = HEADER_BYTES + sections.len() * size_of::<SectionRow>();
-    let mut table = Vec::with_capacity(sections.len());
-    for (kind, content) in sections {
-        let (kind, length, checksum) = (kind as u32, content.len() as u64, xxh3_64(content));
-        table.push(SectionRow { kind, zero: 0, offset: offset as u64, length, checksum });
-        offset = (offset + content.len()).next_multiple_of(8);
-    }
-
-    let mut header = Vec::with_capacity(HEADER_BYTES);
-    header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&VERSION_MAJOR.to_le_bytes());
-    header.extend_from_slice(&VERSION_MINOR.to_le_bytes());
-    header.extend_from_slice(&(table.len() as u32).to_le_bytes());
-    header.extend_from_slice(&(offset as u64).to_le_bytes());
-    let mut hasher = Xxh3::new();
-    hasher.update(&header);
-    hasher.update(cast(&table));
-    header.extend_from_slice(&hasher.digest().to_le_bytes());
-
-    let mut out = Aligned::zeroed(offset);
-    let bytes = out.as_mut();
-    bytes[..HEADER_BYTES].copy_from_slice(&header);
-    bytes[HEADER_BYTES..][..size_of_val(&table[..])].copy_from_slice(cast(&table));
-    for (row, (_, content)) in table.iter().zip(sections) {
-        bytes[row.offset as usize..][..content.len()].copy_from_slice(content);
-    }
-    Index::from_bytes(Bytes::from_owner(out))
 }
 
 /// Sorts rows by bucket; rows of one bucket stay in their order, so the first of equal names is found first.

@@ -17,9 +17,10 @@ use crate::error::{Error, Result};
 use crate::freshness::{Stamp, fingerprint_of_ends};
 use crate::index::Index;
 use crate::layout::*;
-use crate::record::{Cell, Record, Structure, leaf_of};
+use crate::record::{Cell, Record, leaf_of};
 use crate::source::FileSource;
 use crate::strings::number;
+use crate::structure::Structure;
 
 /// Name of the plan.
 const METADATA: &str = ".metadata";

@@ -27,9 +27,11 @@ mod paths;
 mod record;
 mod save;
 mod schema;
+mod sections;
 mod shards;
 mod source;
 mod strings;
+mod structure;
 mod verify;
 mod walk;
 

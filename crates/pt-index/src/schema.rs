@@ -5,8 +5,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::builder::lookup_table;
 use crate::error::{Error, Result};
 use crate::layout::*;
-use crate::record::{Cell, Structure};
+use crate::record::Cell;
 use crate::strings::{Strings, number};
+use crate::structure::Structure;
 
 /// The files of one structure.
 pub(crate) struct Schema {

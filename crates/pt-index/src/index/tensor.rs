@@ -1,0 +1,243 @@
+//! Tensors and storages of a file of an index.
+
+use std::fmt;
+
+use pt_format::{DType, Flags, Layout, Quantizer, Record, geometry};
+
+use crate::index::{FileEntry, Index};
+use crate::layout::*;
+
+/// A tensor of an index.
+#[derive(Clone, Copy)]
+pub struct TensorEntry<'i> {
+    file: FileEntry<'i>,
+    local: u32,
+    data: &'i TensorRow,
+}
+
+impl<'i> TensorEntry<'i> {
+    pub(super) fn new(file: FileEntry<'i>, local: u32, data: &'i TensorRow) -> Self {
+        Self { file, local, data }
+    }
+
+    pub(super) fn name_id(&self) -> u32 {
+        self.data.name
+    }
+
+    fn index(&self) -> &'i Index {
+        self.file.index()
+    }
+
+    /// Returns the number of the tensor in its index.
+    pub fn row(&self) -> usize {
+        let schema = self.file.schema_row_data();
+        self.file.number_in_index(schema.tensors_before, schema.tensors_count, self.local)
+    }
+
+    /// Returns the number of the tensor in its file.
+    pub fn number(&self) -> usize {
+        self.local as usize
+    }
+
+    /// Returns the dotted name.
+    pub fn name(&self) -> &'i str {
+        self.index().string(self.data.name)
+    }
+
+    /// Returns the path: dict keys, list positions, attributes, nothing elided.
+    pub fn path(&self) -> Vec<&'i str> {
+        let index = self.index();
+        match self.data.path_count {
+            0 if self.data.path == NONE => Vec::new(),
+            0 => vec![self.name()],
+            count => {
+                let parts = index.rows::<u32>(Kind::PathParts, self.data.path, count.into());
+                parts.iter().map(|&id| index.string(id)).collect()
+            }
+        }
+    }
+
+    /// Returns the file the tensor is in.
+    pub fn file(&self) -> FileEntry<'i> {
+        self.file
+    }
+
+    /// Returns the dtype; `None` when the file's is unknown.
+    pub fn dtype(&self) -> Option<DType> {
+        DType::from_code(self.data.dtype)
+    }
+
+    /// Returns the sizes in elements; `None` for nested tensors.
+    pub fn shape(&self) -> Option<&'i [u64]> {
+        match self.data.rank {
+            NO_RANK => None,
+            rank => self.dims().get(..rank.into()),
+        }
+    }
+
+    /// Returns the strides in elements; `None` where there are none (sparse, nested).
+    pub fn stride(&self) -> Option<&'i [u64]> {
+        match self.data.has_stride {
+            0 => None,
+            _ => self.dims().get(self.data.rank.into()..),
+        }
+    }
+
+    /// Sizes, then strides.
+    pub(crate) fn dims(&self) -> &'i [u64] {
+        let count = self.data.dims_count();
+        let TensorRow { varying, varying_mask, dims, .. } = *self.data;
+        if varying_mask & TensorRow::DIMS == 0 {
+            return self.index().rows(Kind::Dims, dims, count as u32);
+        }
+        let place = self.file.varying(varying, varying_mask, TensorRow::DIMS.trailing_zeros());
+        let start = place.map_or(usize::MAX, |place| place.offset as usize);
+        bytemuck::try_cast_slice(self.file.own_bytes(start, 8 * count)).unwrap_or_default()
+    }
+
+    /// Returns the position of the first element in the storage, in elements.
+    pub fn storage_offset(&self) -> u64 {
+        self.file.number_of(self.data.storage_offset, self.data.varying, self.data.varying_mask, 0)
+    }
+
+    /// Returns the number of elements, if shape and number are known.
+    pub fn numel(&self) -> Option<u64> {
+        geometry::numel(self.shape()?)
+    }
+
+    /// Returns the bytes of the logical elements: what a contiguous copy takes. `None` where there is no shape or dtype.
+    pub fn nbytes(&self) -> Option<u64> {
+        geometry::nbytes(self.dtype()?, self.shape()?)
+    }
+
+    /// Returns the layout.
+    pub fn layout(&self) -> Layout {
+        Layout::from_code(self.data.layout).unwrap_or(Layout::Wrapper)
+    }
+
+    /// Returns the yes-or-no properties.
+    pub fn flags(&self) -> Flags {
+        Flags::from_bits(self.data.flags)
+    }
+
+    /// Returns whether `requires_grad` was set.
+    pub fn requires_grad(&self) -> bool {
+        self.flags().contains(Flags::REQUIRES_GRAD)
+    }
+
+    /// Returns the storage the tensor looks into; composite and meta tensors have none.
+    pub fn storage(&self) -> Option<StorageEntry<'i>> {
+        let data = self.file.storage_rows().get(self.data.storage as usize)?;
+        Some(StorageEntry::new(self.file, self.data.storage, data))
+    }
+
+    /// Returns the earlier tensor that is the very same object.
+    pub fn alias_of(&self) -> Option<TensorEntry<'i>> {
+        self.file.tensor_at(self.data.alias_of as usize)
+    }
+
+    /// Returns the Python class of a tensor subclass.
+    pub fn class(&self) -> Option<&'i str> {
+        self.index().optional_string(self.data.class)
+    }
+
+    /// Returns scale and zero point of a quantized tensor.
+    pub fn quantizer(&self) -> Option<Quantizer> {
+        let rows = self.index().section::<QuantizerRow>(Kind::Quantizers);
+        let row = rows.get(self.data.quantizer as usize)?;
+        let scheme = self.index().string(row.scheme).to_owned();
+        Some(match row.per_channel {
+            0 => {
+                Quantizer::PerTensor { scheme, scale: f64::from_bits(row.scale), zero_point: row.zero_point }
+            }
+            _ => Quantizer::PerChannel { scheme, axis: row.zero_point as u64 },
+        })
+    }
+
+    /// Returns why the tensor cannot be read, if it cannot.
+    pub fn fault(&self) -> Option<&'i str> {
+        let own = self.index().optional_string(self.data.fault);
+        own.or_else(|| self.index().optional_string(self.storage()?.data.fault))
+    }
+
+    /// Returns whether the elements lie in row-major order without gaps.
+    pub fn is_contiguous(&self) -> bool {
+        match (self.shape(), self.stride()) {
+            (Some(shape), Some(stride)) => geometry::is_contiguous(shape, stride),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for TensorEntry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TensorEntry")
+            .field("name", &self.name())
+            .field("dtype", &self.dtype())
+            .field("shape", &self.shape())
+            .field("stride", &self.stride())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A storage of an index.
+#[derive(Clone, Copy)]
+pub struct StorageEntry<'i> {
+    file: FileEntry<'i>,
+    local: u32,
+    data: &'i StorageRow,
+}
+
+impl<'i> StorageEntry<'i> {
+    pub(super) fn new(file: FileEntry<'i>, local: u32, data: &'i StorageRow) -> Self {
+        Self { file, local, data }
+    }
+
+    /// Returns the number of the storage in its index.
+    pub fn row(&self) -> usize {
+        let schema = self.file.schema_row_data();
+        self.file.number_in_index(schema.storages_before, schema.storages_count, self.local)
+    }
+
+    fn number(&self, base: u64, position: u32) -> u64 {
+        self.file.number_of(base, self.data.varying, self.data.varying_mask, position)
+    }
+
+    /// The row with the numbers of this file.
+    pub(crate) fn data(&self) -> StorageRow {
+        let data = self.data;
+        StorageRow {
+            data_offset: self.number(data.data_offset, 0),
+            header_offset: self.number(data.header_offset, 1),
+            packed_bytes: self.number(data.packed_bytes, 2),
+            bytes: self.number(data.bytes, 3),
+            crc32: self.number(data.crc32, 4),
+            name_hash: self.number(data.name_hash, 5),
+            ..*data
+        }
+    }
+
+    /// Returns its length in bytes, decoded.
+    pub fn nbytes(&self) -> u64 {
+        self.number(self.data.bytes, 3)
+    }
+
+    /// Returns where its bytes lie; `None` when the file has no place for them.
+    pub fn record(&self) -> Option<Record> {
+        let data = self.data();
+        (data.data_offset != NO_OFFSET).then_some(Record {
+            header_offset: Some(data.header_offset).filter(|&offset| offset != NO_OFFSET),
+            data_offset: data.data_offset,
+            packed_bytes: data.packed_bytes,
+            bytes: data.bytes,
+            method: data.method as u16,
+            crc32: data.crc32 as u32,
+            name_hash: data.name_hash as u32,
+        })
+    }
+
+    /// Returns why it cannot be read, if it cannot.
+    pub fn fault(&self) -> Option<&'i str> {
+        self.file.index().optional_string(self.data.fault)
+    }
+}
