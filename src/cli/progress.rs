@@ -1,10 +1,23 @@
-//! Long work on a terminal: a bar. Elsewhere nothing, so that logs stay readable.
+//! Long work: a bar on a terminal, and elsewhere a plain line now and then, so that logs stay readable.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pt_index::Progress;
 
-/// A bar over files, drawn on stderr where that is a terminal.
-pub(crate) struct Bar(ProgressBar);
+/// How often a plain line is written.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How far work on files is, said on stderr.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    what: &'static str,
+    begun: Instant,
+    /// When a plain line was written last.
+    said: Mutex<Instant>,
+}
 
 impl Bar {
     /// Begins; `what` says what is done with the files.
@@ -13,20 +26,42 @@ impl Bar {
             "{msg} {wide_bar} {human_pos}/{human_len} files{prefix}, {per_sec}, {eta} left",
         );
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        Self(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what))
+        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what);
+        let now = Instant::now();
+        Self { bar, what, begun: now, said: Mutex::new(now) }
     }
 
     /// Says how far the work is.
     pub(crate) fn show(&self, progress: Progress) {
-        self.0.set_length(progress.files_total as u64);
-        self.0.set_position(progress.files as u64);
-        if progress.bytes > 0 {
-            self.0.set_prefix(format!(", {}", indicatif::BinaryBytes(progress.bytes)));
+        if self.bar.is_hidden() {
+            return self.show_line(progress);
         }
+        self.bar.set_length(progress.files_total as u64);
+        self.bar.set_position(progress.files as u64);
+        if progress.bytes > 0 {
+            self.bar.set_prefix(format!(", {}", BinaryBytes(progress.bytes)));
+        }
+    }
+
+    fn show_line(&self, progress: Progress) {
+        let Ok(mut said) = self.said.lock() else { return };
+        if said.elapsed() < LINE_EVERY {
+            return;
+        }
+        *said = Instant::now();
+        let Progress { files, files_total, bytes } = progress;
+        let rate = files as f64 / self.begun.elapsed().as_secs_f64();
+        // Whoever closed stderr does not want to know.
+        let _ = writeln!(
+            io::stderr(),
+            "{}: {files} of {files_total} files, {}, {rate:.0} files/s",
+            self.what,
+            BinaryBytes(bytes)
+        );
     }
 
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
