@@ -32,6 +32,23 @@ fn the_tensors_of_all_shards_are_found_by_name() {
 }
 
 #[test]
+fn an_index_of_shards_is_kept_and_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let source =
+        fixtures().into_iter().find(|fixture| fixture.name == "pkg/hf/pytorch_model.bin.index.json").unwrap();
+    for entry in fs::read_dir(source.path().parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let path = folder.path().join("pytorch_model.bin.index.json");
+    for arguments in [&["index"][..], &["verify", "--deep"], &["index", "--refresh"]] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ptview"));
+        let output = command.args(arguments).arg(&path).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn a_folder_of_a_distributed_checkpoint_is_one_checkpoint() {
     let fixture = fixtures().into_iter().find(|fixture| fixture.name == "pkg/dcp").unwrap();
     let index = build_distributed(&fixture.path(), &Default::default()).unwrap();

@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
     for path in &arguments.paths {
         let start = Instant::now();
         let target = arguments.output.clone().unwrap_or_else(|| pt_index::sidecar_path(path));
-        let done = if arguments.refresh { refresh(path, &target)? } else { build(path, &target, arguments)? };
+        let done = if arguments.refresh { refresh(&target)? } else { build(path, &target, arguments)? };
         failures += done.complaints;
         let report = Done { seconds: start.elapsed().as_secs_f64(), ..done };
         report.print(&target, arguments, out)?;
@@ -133,12 +133,12 @@ fn earlier(target: &Path) -> Option<Index> {
     Some(index)
 }
 
-fn refresh(path: &Path, target: &Path) -> Result<Done> {
+fn refresh(target: &Path) -> Result<Done> {
     let index = pt_index::read(target)?;
     index.verify()?;
     let bar = Bar::new("comparing");
-    let data = if pt_index::is_shard_index(path) { path.parent().unwrap_or(path) } else { path };
-    let refreshed = pt_index::refresh(&index, data, |progress| bar.show(progress));
+    let data = pt_index::data_path(target, &index);
+    let refreshed = pt_index::refresh(&index, &data, |progress| bar.show(progress));
     bar.finish();
     let refreshed = refreshed?;
     for (file, found) in &refreshed.others {

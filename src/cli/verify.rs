@@ -63,8 +63,7 @@ fn look_at(path: &Path, deep: bool) -> Result<Findings> {
             findings.problems.push((sidecar.to_string_lossy().into_owned(), error.to_string()));
             return Ok(findings);
         }
-        let root = if is_index { pt_index::data_path(&sidecar, &index) } else { path.to_owned() };
-        let there = findings.compare(&index, &root, deep);
+        let there = findings.compare(&index, &pt_index::data_path(&sidecar, &index), deep);
         if deep {
             findings.read(&there, |(path, file)| match file.is_part() {
                 true => read_part(path, *file),
