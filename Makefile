@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The Python tests and CI's timings want the optimised binary.
 PTVIEW := target/release/ptview
 
-.PHONY: test test-rust test-python lint bench demo fixtures clean
+.PHONY: test test-rust test-python lint miri bench demo fixtures clean
 
 test: lint test-rust test-python
 
@@ -36,6 +36,10 @@ $(VENV)/.installed: tests/python/requirements.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+## Unit tests of the parsing crates under Miri; needs a nightly toolchain with that component.
+miri:
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p pt-format -p pt-index --lib
 
 ## Figures, not tests.
 bench:

@@ -302,6 +302,7 @@ fn damage_of_lookup_tables_is_found() {
 
 /// Whatever is changed, nothing panics; what passes can be read; and where every number counts, every change is found.
 #[test]
+#[cfg_attr(miri, ignore = "a thousand times slower there")]
 fn every_byte_may_be_anything() {
     let index = sound_index();
     let whole = index.as_bytes();
