@@ -71,12 +71,21 @@ fn read_each(folder: &Path) -> u64 {
     sum
 }
 
+/// The floor of bringing an index up to date: finding each file and asking for its size and time.
+fn stat_each(folder: &Path) -> u64 {
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort_unstable();
+    paths.iter().map(|path| fs::metadata(path).unwrap().len()).sum()
+}
+
 fn building(folder: &Path) {
     println!("\nbuild, {SMALL_FILES} files of {{x: float32[64, 64], y: int}}, warm");
     let (mut floor, mut one, mut all, mut again, mut some) = (vec![], vec![], vec![], vec![], vec![]);
+    let mut stats = vec![];
     let mut bytes = 0;
     for _ in 0..ROUNDS {
         floor.push(timed(|| read_each(folder)).0);
+        stats.push(timed(|| black_box(stat_each(folder))).0);
         let (time, built) = timed(|| build_folder(folder, None, &options(1), |_| {}).unwrap());
         one.push(time);
         assert_eq!((built.parsed, built.index.tensor_count()), (SMALL_FILES, SMALL_FILES));
@@ -108,6 +117,7 @@ fn building(folder: &Path) {
     let full = median(all);
     show("full build, all threads", full);
     let (again, some) = (median(again), median(some));
+    show("floor: find and stat each, 1 thread", median(stats));
     show("nothing changed, all threads", again);
     show("1 in 1,000 changed, all threads", some);
     println!("  changed / full: {:.3}", some.as_secs_f64() / full.as_secs_f64());
