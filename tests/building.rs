@@ -110,6 +110,39 @@ fn like_files_share_a_schema_also_where_sizes_and_labels_differ() {
 }
 
 #[test]
+fn data_that_is_no_label_does_not_set_files_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 1..5i64 {
+        let boxes =
+            (0..number * 100).map(|at| Object::dict([("left", Object::from(at)), ("top", Object::from(at))]));
+        let words = (0..number * 2000).map(|word| (word.to_string(), Object::from(word)));
+        let object = Object::dict([
+            ("x", Tensor::new::<u8>(&[1], &[7]).unwrap().into()),
+            ("boxes", Object::list(boxes.collect::<Vec<_>>())),
+            ("words", Object::dict(words.collect::<Vec<(String, Object<'_>)>>())),
+            ("points", Object::list((0..number * 100).map(Object::from).collect::<Vec<_>>())),
+            ("y", Object::from(number)),
+        ]);
+        fs::write(folder.path().join(format!("{number}.pt")), write::to_vec(&object).unwrap()).unwrap();
+    }
+    let index = build(folder.path(), None).index;
+    index.verify().unwrap();
+    assert_eq!((index.schemas().len(), index.column_names()), (1, vec!["y"]));
+    let nodes: Vec<_> = index.schemas().next().unwrap().nodes().map(|node| (node.kind, node.end)).collect();
+    let opaque = NodeKind::Opaque(None);
+    let expected = [
+        (NodeKind::Dict, 6),
+        (NodeKind::Tensor(0), 2),
+        (opaque, 3),
+        (opaque, 4),
+        (opaque, 5),
+        (NodeKind::Leaf(0), 6),
+    ];
+    assert_eq!(nodes, expected);
+    assert_eq!(index.as_bytes(), build(folder.path(), Some(&index)).index.as_bytes());
+}
+
+#[test]
 fn columns_of_labels_are_lent_and_missing_ones_are_none() {
     let folder = folder_of(40);
     let index = build(folder.path(), None).index;

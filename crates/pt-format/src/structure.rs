@@ -7,13 +7,16 @@ use std::iter::Peekable;
 use std::vec::IntoIter;
 
 use crate::checkpoint::Checkpoint;
-use crate::pickle::{Items, Known, Node, NodeId, Pairs, Raw, Value};
+use crate::pickle::{Items, Known, Node, Pairs, Raw, Value};
 use crate::rebuild::{ROW, shadowed_keys, unwrapped};
 
 /// Containers nested deeper than this are opaque: no honest sample is.
 const DEPTH_MAX: usize = 64;
-/// Sequences longer than this hold data, not labels: where one of their elements is a scalar, they are opaque.
+/// Sequences longer than this hold data, not labels: scalars in them, at any depth, are opaque, and they themselves where
+/// they hold nothing else.
 const LABELS_MAX: u32 = 64;
+/// The same for dicts: a vocabulary is no set of labels.
+const LABELS_OF_DICT_MAX: u32 = 1024;
 const UNSEEN: u32 = u32::MAX;
 
 /// What a [`Part`] is.
@@ -66,6 +69,8 @@ pub struct Structure<'c> {
 struct Frame<'c> {
     children: Children<'c>,
     position: u32,
+    /// Scalars in here are leaves.
+    labels: bool,
 }
 
 enum Children<'c> {
@@ -104,16 +109,18 @@ impl<'c> Structure<'c> {
     /// Tells what a value is; a container's content comes next.
     fn enter(&mut self, value: Raw) -> PartKind {
         let tree = &self.checkpoint.tree;
+        let labels = self.stack.last().is_none_or(|frame| frame.labels);
         let node = match unwrapped(tree, value) {
             Raw::Node(node) => node,
             Raw::Bytes { .. } => return PartKind::Opaque,
             text @ Raw::Str { .. } => {
                 let is_text = tree.str_bytes(text).is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
-                return if is_text { PartKind::Leaf } else { PartKind::Opaque };
+                return if is_text && labels { PartKind::Leaf } else { PartKind::Opaque };
             }
-            Raw::None | Raw::Bool(_) | Raw::Int(_) | Raw::Float(_) => return PartKind::Leaf,
+            Raw::None | Raw::Bool(_) | Raw::Int(_) | Raw::Float(_) if labels => return PartKind::Leaf,
+            Raw::None | Raw::Bool(_) | Raw::Int(_) | Raw::Float(_) => return PartKind::Opaque,
         };
-        let (kind, children) = match tree.node(node) {
+        let (kind, children, few) = match tree.node(node) {
             Node::Persistent(_) => return PartKind::Opaque,
             _ if self.checkpoint.node_states[node as usize] >= ROW => {
                 return PartKind::Tensor((self.checkpoint.node_states[node as usize] - ROW) as usize);
@@ -122,30 +129,38 @@ impl<'c> Structure<'c> {
                 return PartKind::Same(self.numbers[node as usize] as usize);
             }
             _ if self.stack.len() >= DEPTH_MAX => return PartKind::Opaque,
-            Node::Dict(sequence) => (PartKind::Dict, self.pairs(Pairs::of(tree.sequence(sequence)))),
+            Node::Dict(sequence) => {
+                let few = sequence.length / 2 <= LABELS_OF_DICT_MAX;
+                (PartKind::Dict, self.pairs(Pairs::of(tree.sequence(sequence))), few)
+            }
             Node::Object { callable, args, extra } if tree.known(callable) == Known::OrderedDict => {
-                let children = match tree.args(args).first().and_then(|list| list.node()) {
+                let pairs = tree.extra(extra).pairs;
+                let (children, count) = match tree.args(args).first().and_then(|list| list.node()) {
                     // A list that several dicts share is walked once.
                     Some(list) => {
                         if self.numbers[list as usize] != UNSEEN {
                             return PartKind::Opaque;
                         }
                         self.numbers[list as usize] = self.count;
-                        Children::PairList(tree.elements(Raw::Node(list)).unwrap_or_else(|| tree.no_items()))
+                        let list = Raw::Node(list);
+                        let items = tree.elements(list).unwrap_or_else(|| tree.no_items());
+                        (Children::PairList(items), tree.element_count(list) as u32)
                     }
-                    None => self.pairs(Pairs::of(tree.sequence(tree.extra(extra).pairs))),
+                    None => (self.pairs(Pairs::of(tree.sequence(pairs))), pairs.length / 2),
                 };
-                (PartKind::OrderedDict, children)
+                (PartKind::OrderedDict, children, count <= LABELS_OF_DICT_MAX)
             }
-            Node::List(sequence) if self.holds_parts(sequence.length, tree.sequence(sequence)) => {
-                (PartKind::List, Children::Items(tree.sequence(sequence)))
+            Node::List(sequence) if holds_parts(sequence.length, tree.sequence(sequence)) => {
+                let children = Children::Items(tree.sequence(sequence));
+                (PartKind::List, children, sequence.length <= LABELS_MAX)
             }
-            Node::Tuple(run) if self.holds_parts(run.length, tree.run_items(run)) => {
-                (PartKind::Tuple, Children::Items(tree.run_items(run)))
+            Node::Tuple(run) if holds_parts(run.length, tree.run_items(run)) => {
+                (PartKind::Tuple, Children::Items(tree.run_items(run)), run.length <= LABELS_MAX)
             }
             _ => return PartKind::Opaque,
         };
-        self.open(node, children);
+        self.numbers[node as usize] = self.count;
+        self.stack.push(Frame { children, position: 0, labels: labels && few });
         kind
     }
 
@@ -153,15 +168,10 @@ impl<'c> Structure<'c> {
         let shadowed = shadowed_keys(&self.checkpoint.tree, pairs.clone());
         Children::Pairs(pairs, shadowed.into_iter().peekable())
     }
+}
 
-    fn holds_parts(&self, length: u32, mut items: Items<'_>) -> bool {
-        length <= LABELS_MAX || items.all(|item| matches!(item, Raw::Node(_)))
-    }
-
-    fn open(&mut self, node: NodeId, children: Children<'c>) {
-        self.numbers[node as usize] = self.count;
-        self.stack.push(Frame { children, position: 0 });
-    }
+fn holds_parts(length: u32, mut items: Items<'_>) -> bool {
+    length <= LABELS_MAX || items.all(|item| matches!(item, Raw::Node(_)))
 }
 
 impl<'c> Iterator for Structure<'c> {
@@ -213,12 +223,18 @@ mod tests {
             ("x", Tensor::new::<u8>(&[1], &[7]).unwrap().into()),
             ("meta", Object::list([Object::from(3), Object::from("id")])),
             ("long", long),
+            (
+                "words",
+                Object::dict(
+                    (0..2000).map(|word| (word.to_string(), Object::from(word))).collect::<Vec<_>>(),
+                ),
+            ),
             ("y", Object::from(1.5)),
         ]);
         let bytes = write::to_vec(&object).unwrap();
         let checkpoint = Checkpoint::parse(&bytes, &Limits::default()).unwrap();
-        let parts: Vec<_> =
-            checkpoint.structure().map(|part| (part.kind, part.position, part.depth)).collect();
+        let parts = checkpoint.structure().filter(|part| part.depth < 2 || part.kind != PartKind::Opaque);
+        let parts: Vec<_> = parts.map(|part| (part.kind, part.position, part.depth)).collect();
         assert_eq!(
             parts,
             [
@@ -228,7 +244,8 @@ mod tests {
                 (PartKind::Leaf, 0, 2),
                 (PartKind::Leaf, 1, 2),
                 (PartKind::Opaque, 2, 1),
-                (PartKind::Leaf, 3, 1),
+                (PartKind::Dict, 3, 1),
+                (PartKind::Leaf, 4, 1),
             ]
         );
     }

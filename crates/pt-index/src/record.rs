@@ -12,6 +12,8 @@ use crate::structure::Structure;
 /// Keys, classes and names of columns of a file together, shared ones counted each time. A file with more keeps its
 /// structure for itself.
 const NODE_TEXT_BYTES_MAX: usize = 64 << 20;
+/// The same for plain scalars: no honest sample has so many labels.
+const COLUMNS_MAX: usize = 1 << 16;
 
 /// A file: its structure, and what it fills it with.
 pub(crate) struct Record {
@@ -135,13 +137,16 @@ impl Record {
                 around.push((row, name.len()));
             }
             text_bytes += name.len();
-            if text_bytes > NODE_TEXT_BYTES_MAX {
+            if text_bytes > NODE_TEXT_BYTES_MAX || self.structure.columns.len() > COLUMNS_MAX {
                 return self.without_nodes();
             }
             self.structure.nodes.push(NodeRow { key, end: number(row + 1)?, target, kind, key_kind });
         }
         let rows = self.structure.nodes.len();
         self.structure.close(&mut around, 0, rows);
+        if self.structure.collapse() {
+            self.structure.renumber_strings()?;
+        }
         Ok(())
     }
 

@@ -158,6 +158,56 @@ impl Structure {
         }
     }
 
+    /// Makes containers opaque that hold neither tensor nor plain scalar, and leaves out what is in them: however much that is,
+    /// like files stay like. Returns whether there were any.
+    pub(crate) fn collapse(&mut self) -> bool {
+        let count = self.nodes.len();
+        // How many tensors and scalars there are from a node on.
+        let mut parts = vec![0u32; count + 1];
+        for (number, row) in self.nodes.iter().enumerate().rev() {
+            parts[number] = parts[number + 1] + u32::from(matches!(row.kind, node::TENSOR | node::LEAF));
+        }
+        let is_idle = |number: usize, row: &NodeRow| {
+            row.kind <= node::TUPLE
+                && row.end as usize > number + 1
+                && parts[number] == parts[row.end as usize]
+        };
+        if !self.nodes.iter().enumerate().any(|(number, row)| is_idle(number, row)) {
+            return false;
+        }
+        // Where each node goes; what is left out goes nowhere.
+        let mut places = vec![NONE; count + 1];
+        let (mut kept, mut number) = (0, 0);
+        while number < count {
+            places[number] = kept;
+            kept += 1;
+            let row = &mut self.nodes[number];
+            let next = row.end as usize;
+            if is_idle(number, row) {
+                (row.kind, row.target) = (node::OPAQUE, NONE);
+                number = next;
+            } else {
+                number += 1;
+            }
+        }
+        places[count] = kept;
+        let rows =
+            self.nodes.iter().zip(&places).filter(|(_, place)| **place != NONE).map(|(row, &place)| {
+                let mut row = *row;
+                row.end = if row.kind <= node::TUPLE { places[row.end as usize] } else { place + 1 };
+                if row.kind == node::SAME {
+                    // Of what was left out nothing can be the same.
+                    match places[row.target as usize] {
+                        NONE => (row.kind, row.target) = (node::OPAQUE, NONE),
+                        target => row.target = target,
+                    }
+                }
+                row
+            });
+        self.nodes = rows.collect();
+        true
+    }
+
     /// Takes the structure of a file back out of an index: the same, byte for byte, as when the file was parsed.
     pub(crate) fn of_entry(file: FileEntry<'_>) -> Result<Self> {
         let rows = file.schema_rows();
