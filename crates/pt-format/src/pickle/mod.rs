@@ -23,7 +23,7 @@ pub(crate) use self::numbers::read_numbers;
 pub use self::problem::PickleProblem;
 pub(crate) use self::repr::repr;
 pub use self::scan::GlobalUse;
-pub(crate) use self::scan::{Globals, Stopped};
+pub(crate) use self::scan::{Globals, Loaded, Stopped};
 pub(crate) use self::tree::{Items, Node, NodeId, Pairs, Raw, Root, Text, Tree};
 pub(crate) use self::value::JIT_WRAPPERS_MAX;
 pub use self::value::{Kind, Value};
