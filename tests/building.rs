@@ -1,5 +1,7 @@
 //! Indexes of folders: built in parallel, brought up to date, kept whole whatever happens.
 
+mod common;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,6 +12,8 @@ use pt_index::{
     BuildOptions, Built, Freshness, Index, Leaf, NodeKind, Policy, Selection, build_folder, read,
     sidecar_path,
 };
+
+use crate::common::{Pickle, torch_like};
 
 fn sample(values: &[f32], label: Object<'static>) -> Vec<u8> {
     let x = Tensor::new::<f32>(&[values.len() as u64], values).unwrap();
@@ -140,6 +144,43 @@ fn data_that_is_no_label_does_not_set_files_apart() {
     ];
     assert_eq!(nodes, expected);
     assert_eq!(index.as_bytes(), build(folder.path(), Some(&index)).index.as_bytes());
+}
+
+#[test]
+fn labels_in_what_stands_for_a_dict_are_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in [3, 5] {
+        // defaultdict(int, {"y": number, "seen": Counter({"cat": number}), "size": torch.Size([number, 2])})
+        let pickle = Pickle::new()
+            .global("collections", "defaultdict")
+            .global("__builtin__", "int")
+            .raw(b"\x85R(")
+            .str("y")
+            .int(number)
+            .str("seen")
+            .global("collections", "Counter")
+            .raw(b"}")
+            .str("cat")
+            .int(number)
+            .raw(b"s\x85R")
+            .str("size")
+            .global("torch", "Size")
+            .int(number)
+            .int(2)
+            .raw(b"\x86\x85Ru")
+            .stop();
+        let bytes = torch_like("archive", &[("data.pkl", &pickle), ("version", b"3\n")]);
+        fs::write(folder.path().join(format!("{number}.pt")), bytes).unwrap();
+    }
+    let index = build(folder.path(), None).index;
+    index.verify().unwrap();
+    let kinds: Vec<_> = index.schemas().next().unwrap().nodes().map(|node| node.kind).collect();
+    use NodeKind::{Dict, Leaf as Value, Tuple};
+    assert_eq!(kinds, [Dict, Value(0), Dict, Value(1), Tuple, Value(2), Value(3)]);
+    for (name, values) in [("y", [3, 5]), ("seen.cat", [3, 5]), ("size.0", [3, 5]), ("size.1", [2, 2])] {
+        let column: Vec<_> = index.column(name).unwrap().iter().collect();
+        assert_eq!(column, values.map(Leaf::Int), "{name}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 use pt_format::{Checkpoint, Container, DType, Error, Limits};
 use serde_json::{Value as Json, json};
 
-use crate::common::{Opened, fixtures};
+use crate::common::{Opened, fixtures, torch_like};
 
 fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
@@ -89,4 +89,46 @@ fn torchscript_of_torch_1_0_is_read_from_its_model_json() {
         })
         .collect();
     assert_eq!(Json::Array(found), fixture.entry["tensors"]);
+}
+
+#[test]
+fn weights_beside_compiled_code_have_faults_of_their_own() {
+    let fixture = fixtures().into_iter().find(|fixture| fixture.name == "pkg/compiled_broken.pt2").unwrap();
+    let bytes = fixture.bytes();
+    let opened = Opened::new(&bytes).unwrap();
+    let found: Vec<_> = opened
+        .tensors()
+        .map(|(tensor, _)| (tensor.name(), tensor.dtype(), tensor.fault().map(ToString::to_string)))
+        .collect();
+    println!("{found:#?}");
+    let float = Some(DType::Float32);
+    let cut = |found: &Option<String>| found.as_ref().is_some_and(|fault| fault.contains("weights/cut"));
+    let [fine, missing, cut_first, empty, cut_again, value, beside] = &found[..] else {
+        panic!("{}", found.len())
+    };
+    assert_eq!(fine, &("AOTINDUCTOR.fine", float, None));
+    assert_eq!(beside, &("AOTINDUCTOR.beside", float, None));
+    assert!(missing.2.as_ref().unwrap().contains("no record `package/data/weights/missing`"));
+    assert!(empty.2.as_ref().unwrap().ends_with("it is empty"));
+    assert!(value.2.as_ref().unwrap().ends_with("something else than a tensor"));
+    assert!(cut(&cut_first.2) && cut(&cut_again.2));
+    // The dtype would be in the file; the shape is not.
+    assert!(found.iter().all(|(_, dtype, fault)| dtype.is_none() == fault.is_some()));
+    let shapes = opened.tensors().map(|(tensor, _)| tensor.shape().unwrap().to_vec());
+    assert!(shapes.into_iter().all(|shape| shape == [2]));
+}
+
+#[test]
+fn malformed_descriptions_of_compiled_weights_are_refused() {
+    for config in ["[]", "{\"a\": 1}", "{\"a\": [\"weight_0\", [1], [1]]}", "{\"a\": [\"f\", [1.5], [1], 0]}"]
+    {
+        let members = [
+            ("archive_format", &b"pt2"[..]),
+            ("data/aotinductor/model/weights_config.json", config.as_bytes()),
+        ];
+        let file = torch_like("package", &members);
+        let error = Checkpoint::parse(&file, &Limits::default()).unwrap_err();
+        println!("{error}");
+        assert!(matches!(error, Error::Record { .. }), "{error}");
+    }
 }

@@ -126,3 +126,74 @@ fn every_container_is_judged() {
     assert!(!judged.globals.is_empty() && judged.problem.is_some());
     assert!(judge("other/plain_zip.pt").is_err());
 }
+
+/// A pickle that loads what is inside of it, written as each protocol writes bytes.
+fn loading(file: &[u8]) -> Vec<Vec<u8>> {
+    let call = |bytes: &[u8]| Pickle::new().global("torch.storage", "_load_from_bytes").raw(bytes).stop();
+    let length = (file.len() as u32).to_le_bytes();
+    let latin1: String = file.iter().map(|&byte| char::from(byte)).collect();
+    let utf8_length = (latin1.len() as u32).to_le_bytes();
+    let escaped: String = file.iter().map(|byte| format!("\\u{byte:04x}")).collect();
+    let hex: String = file.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    vec![
+        call(&[b"B", &length[..], file, b"\x85R"].concat()),
+        call(&[b"(B", &length[..], file, b"q\x01tR"].concat()),
+        call(
+            &[
+                b"c_codecs\nencode\nX",
+                &utf8_length[..],
+                latin1.as_bytes(),
+                b"X\x06\0\0\0latin1\x86Rq\x01\x85R",
+            ]
+            .concat(),
+        ),
+        call(format!("(c_codecs\nencode\n(V{escaped}\np1\nVlatin1\ntRtR").as_bytes()),
+        call(format!("(S'{hex}'\ntR").as_bytes()),
+        Pickle::new().raw([b"(B", &length[..], file, b"itorch.storage\n_load_from_bytes\n"].concat()).stop(),
+        Pickle::new().raw([b"(ctorch.storage\n_load_from_bytes\nB", &length[..], file, b"o"].concat()).stop(),
+    ]
+}
+
+#[test]
+fn files_inside_a_pickle_are_judged() {
+    let attack = Pickle::new().global("os", "system").str("id").raw(b"\x85R").stop();
+    let archive = torch_like("archive", &[("data.pkl", &attack), ("version", b"3\n")]);
+    let expected =
+        ["torch.storage._load_from_bytes", "os.system"].map(|name| row(name, Verdict::Dangerous, 1));
+    // torch runs the first pickle of whatever is no archive.
+    for file in [&archive, &attack] {
+        for pickle in loading(file) {
+            let plain = audit(&pickle, &Limits::default()).unwrap();
+            let found: Vec<_> =
+                rows(&plain.globals).into_iter().filter(|row| row.0 != "_codecs.encode").collect();
+            assert_eq!(found, expected, "{}", pickle.escape_ascii());
+            let outer = torch_like("archive", &[("data.pkl", &pickle), ("version", b"3\n")]);
+            let judged = audit(&outer, &Limits::default()).unwrap();
+            assert_eq!(judged.globals, plain.globals);
+            assert!(judged.problem.is_none(), "{:?}", judged.problem);
+        }
+    }
+}
+
+#[test]
+fn files_inside_files_are_not_judged_and_that_is_said() {
+    let attack = Pickle::new().global("os", "system").str("id").raw(b"\x85R").stop();
+    let once = loading(&attack).swap_remove(0);
+    let twice = torch_like("archive", &[("data.pkl", &loading(&once)[0]), ("version", b"3\n")]);
+    let computed = Pickle::new().global("torch.storage", "_load_from_bytes").raw(b"N\x85R").stop();
+    let computed = torch_like("archive", &[("data.pkl", &computed), ("version", b"3\n")]);
+    for (file, expected) in [(&twice, "it lies in another one"), (&computed, "its bytes are computed")] {
+        let problem = audit(file, &Limits::default()).unwrap().problem.unwrap().to_string();
+        assert!(problem.ends_with(expected), "{problem}");
+    }
+}
+
+#[test]
+fn honest_pickles_are_judged_with_the_files_in_them() {
+    for name in ["mix_p0", "mix_p1", "mix_p2", "mix_p3", "mix_p4", "mix_p5", "nested_zip", "storages"] {
+        let judged = audit(&fixture(&format!("pickle/{name}.pkl")), &Limits::default()).unwrap();
+        assert!(judged.problem.is_none(), "{name}: {:?}", judged.problem);
+        let found = rows(&judged.globals);
+        assert!(found.iter().any(|row| row.0.starts_with("torch.") && row.0.ends_with("Storage")), "{name}");
+    }
+}

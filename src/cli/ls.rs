@@ -180,6 +180,7 @@ fn peculiarities(entry: TensorEntry<'_>) -> Vec<(&'static str, Value)> {
         flag("quantized", Flags::QUANTIZED),
         flag("meta", Flags::META),
         flag("numpy", Flags::NUMPY),
+        flag("part", Flags::PART),
     ]
     .into_iter()
     .flatten()

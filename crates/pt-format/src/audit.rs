@@ -6,8 +6,9 @@
 use crate::checkpoint::Checkpoint;
 use crate::container::{Archive, Container, LegacyProblem, detect};
 use crate::error::{Error, Result};
+use crate::fault::{Fault, shortened};
 use crate::limits::Limits;
-use crate::pickle::{GlobalUse, Globals, Node, PickleProblem, Stopped};
+use crate::pickle::{GlobalUse, Globals, Loaded, Node, PickleProblem, Stopped};
 use crate::source::{Source, read};
 
 /// Pickles at the start of a legacy file: magic number, protocol, system info, object, keys. `torch.load` runs them all.
@@ -29,8 +30,9 @@ pub struct Audit {
 
 /// Lists every global that loading a file with `pickle` would import, also where parsing the file fails.
 ///
-/// In archives all records named `*.pkl` count, and those of archives in them (`*.pt`, and tensors of `.pt2` files). Files that begin like a plain pickle
-/// are judged too: `torch.load` runs their first pickle before it finds that they are no checkpoints. In tar files, where
+/// In archives all records named `*.pkl` count, and those of archives in them (`*.pt`, and tensors of `.pt2` files). So do the
+/// files that pickles hold as arguments of `torch.storage._load_from_bytes`, which loads them. Files in such files are not
+/// looked into, and [`Audit::problem`] says that there are some. Files that begin like a plain pickle are judged too: `torch.load` runs their first pickle before it finds that they are no checkpoints. In tar files, where
 /// small pickles stand between the data, only that of the object is judged, and [`Audit::problem`] says so.
 ///
 /// ```
@@ -77,13 +79,7 @@ fn without_pickles<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Au
 }
 
 fn audit_archive<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Audit> {
-    let mut pickles = Pickles {
-        limits,
-        globals: Globals::default(),
-        problem: None,
-        count: 0,
-        bytes_left: limits.pickle_bytes,
-    };
+    let mut pickles = Pickles::new(limits, Globals::default());
     pickles.judge(&Archive::parse(source)?, "", true);
     match pickles.count {
         0 => without_pickles(source, limits),
@@ -91,7 +87,7 @@ fn audit_archive<S: Source + ?Sized>(source: &S, limits: &Limits) -> Result<Audi
     }
 }
 
-/// The pickles of an archive and of those in it.
+/// The pickles of a file and of the files in it.
 struct Pickles<'l> {
     limits: &'l Limits,
     globals: Globals,
@@ -101,7 +97,12 @@ struct Pickles<'l> {
     bytes_left: u64,
 }
 
-impl Pickles<'_> {
+impl<'l> Pickles<'l> {
+    fn new(limits: &'l Limits, globals: Globals) -> Self {
+        Self { limits, globals, problem: None, count: 0, bytes_left: limits.pickle_bytes }
+    }
+
+    /// Judges the pickles of an archive; `is_outer` if it is the file itself.
     fn judge<S: Source + ?Sized>(&mut self, archive: &Archive<'_, S>, path: &str, is_outer: bool) {
         for (index, entry) in archive.entries().iter().enumerate() {
             let name = archive.name(entry);
@@ -119,8 +120,7 @@ impl Pickles<'_> {
             let judged = read.and_then(|bytes| {
                 self.bytes_left = self.bytes_left.saturating_sub(bytes.len() as u64);
                 if is_pickle {
-                    let scanned = self.globals.scan(&bytes, 0, self.limits);
-                    return scanned.map(drop).map_err(|stopped| stopped_error(stopped, record));
+                    return self.scan(&bytes, 0, &record, is_outer).map(drop);
                 }
                 let inner = Archive::parse(&*bytes)?;
                 self.judge(&inner, &format!("{record}/"), false);
@@ -131,11 +131,60 @@ impl Pickles<'_> {
             }
         }
     }
+
+    /// Judges one pickle, and the files it loads. Returns where it ends.
+    fn scan(&mut self, text: &[u8], start: usize, record: &str, is_outer: bool) -> Result<usize> {
+        let scanned = self.globals.scan(text, start, self.limits);
+        self.judge_loaded(text, record, is_outer);
+        scanned.map_err(|stopped| stopped_error(stopped, record.to_owned()))
+    }
+
+    /// Judges the files that the pickles of a text load.
+    fn judge_loaded(&mut self, text: &[u8], record: &str, is_outer: bool) {
+        let Loaded { files, some_are_computed } = std::mem::take(&mut self.globals.loaded);
+        if some_are_computed {
+            self.refuse(record, "its bytes are computed");
+        }
+        for file in files.into_values() {
+            let judged = match file.content(text) {
+                _ if !is_outer => return self.refuse(record, "it lies in another one"),
+                None => Err("its text does not decode".to_owned()),
+                Some(bytes) => self.judge_file(&bytes, record).map_err(|error| error.to_string()),
+            };
+            if let Err(problem) = judged {
+                self.refuse(record, &problem);
+            }
+        }
+    }
+
+    /// Judges a file inside a pickle as `torch.load` would run it.
+    fn judge_file(&mut self, bytes: &[u8], record: &str) -> Result<()> {
+        let pickles = match detect(bytes) {
+            Ok(Container::Zip) => {
+                self.judge(&Archive::parse(bytes)?, &format!("{record}/"), false);
+                return Ok(());
+            }
+            Ok(Container::Legacy) => &LEGACY_PICKLES[..],
+            _ => &LEGACY_PICKLES[..1],
+        };
+        let mut at = 0;
+        for name in pickles {
+            at = self.scan(bytes, at, name, false)?;
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, record: &str, problem: &str) {
+        let fault = Fault::Nested { problem: shortened(problem) };
+        self.problem.get_or_insert(Error::Record { record: record.to_owned(), fault });
+    }
 }
 
 /// Returns whether a record of a `.pt2` file without a telling name is an archive.
 fn is_inner_archive<S: Source + ?Sized>(archive: &Archive<'_, S>, index: usize, name: &[u8]) -> bool {
-    let is_data = [&b"/data/weights/"[..], b"/data/constants/"].iter().any(|folder| contains(name, folder));
+    let is_data = [&b"/data/weights/"[..], b"/data/constants/", b"/data/aotinductor/"]
+        .iter()
+        .any(|folder| contains(name, folder));
     let is_old = name.starts_with(b"serialized_") && name != b"serialized_exported_program.json";
     (is_data || is_old) && matches!(archive.read_ends(index), Ok(Some(([b'P', b'K'], _))))
 }
@@ -164,8 +213,10 @@ fn audit_stacked<S: Source + ?Sized>(source: &S, limits: &Limits, names: &[&str]
             head_bytes = (head_bytes * HEAD_GROWTH).min(file_bytes);
             continue;
         }
-        let problem = stopped.map(|(stopped, name)| stopped_error(stopped, name));
-        return Ok(Audit { globals: globals.found, problem });
+        let mut pickles = Pickles::new(limits, globals);
+        pickles.problem = stopped.map(|(stopped, name)| stopped_error(stopped, name));
+        pickles.judge_loaded(&head, names.last().copied().unwrap_or_default(), true);
+        return Ok(Audit { globals: pickles.globals.found, problem: pickles.problem });
     }
 }
 

@@ -43,6 +43,12 @@ pub enum Error {
         /// The container found.
         container: Container,
     },
+    /// The `.pt2` package was compiled by AOTInductor, and says of no weights where they are.
+    #[error(
+        "this .pt2 package holds compiled code and no weights as tensors: they are part of the code, or were left out; \
+         with `aot_inductor.package_constants_on_disk_format` set to \"pickle_weights\" they are packed beside it"
+    )]
+    CompiledOnly,
     /// The zip archive is damaged or ambiguous.
     #[error("damaged zip archive at byte {offset}: {problem}")]
     Archive {

@@ -7,7 +7,7 @@ use std::iter::Peekable;
 use std::vec::IntoIter;
 
 use crate::checkpoint::Checkpoint;
-use crate::pickle::{Items, Known, Node, Pairs, Raw, Value};
+use crate::pickle::{Items, Known, Node, NodeId, Pairs, Raw, Sequence, Value};
 use crate::rebuild::{ROW, shadowed_keys, unwrapped};
 
 /// Containers nested deeper than this are opaque: no honest sample is.
@@ -23,13 +23,14 @@ const UNSEEN: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PartKind {
-    /// `dict`: its parts follow.
+    /// `dict`: its parts follow. Also `collections.defaultdict` and `collections.Counter`, whose own class and default are
+    /// those of [`Part::value`].
     Dict,
     /// `collections.OrderedDict`: its parts follow.
     OrderedDict,
     /// `list`: its parts follow.
     List,
-    /// `tuple`: its parts follow.
+    /// `tuple` or `torch.Size`: its parts follow.
     Tuple,
     /// The tensor with this number.
     Tensor(usize),
@@ -72,6 +73,9 @@ struct Frame<'c> {
     /// Scalars in here are leaves.
     labels: bool,
 }
+
+/// A container that is opened: what it is, its content, and whether scalars in there can be labels.
+type Opened<'c> = (PartKind, Children<'c>, bool);
 
 enum Children<'c> {
     Items(Items<'c>),
@@ -129,27 +133,11 @@ impl<'c> Structure<'c> {
                 return PartKind::Same(self.numbers[node as usize] as usize);
             }
             _ if self.stack.len() >= DEPTH_MAX => return PartKind::Opaque,
-            Node::Dict(sequence) => {
-                let few = sequence.length / 2 <= LABELS_OF_DICT_MAX;
-                (PartKind::Dict, self.pairs(Pairs::of(tree.sequence(sequence))), few)
-            }
-            Node::Object { callable, args, extra } if tree.known(callable) == Known::OrderedDict => {
-                let pairs = tree.extra(extra).pairs;
-                let (children, count) = match tree.args(args).first().and_then(|list| list.node()) {
-                    // A list that several dicts share is walked once.
-                    Some(list) => {
-                        if self.numbers[list as usize] != UNSEEN {
-                            return PartKind::Opaque;
-                        }
-                        self.numbers[list as usize] = self.count;
-                        let list = Raw::Node(list);
-                        let items = tree.elements(list).unwrap_or_else(|| tree.no_items());
-                        (Children::PairList(items), tree.element_count(list) as u32)
-                    }
-                    None => (self.pairs(Pairs::of(tree.sequence(pairs))), pairs.length / 2),
-                };
-                (PartKind::OrderedDict, children, count <= LABELS_OF_DICT_MAX)
-            }
+            Node::Dict(sequence) => self.dict(PartKind::Dict, sequence),
+            Node::Object { callable, args, extra } => match self.made(tree.known(callable), args, extra) {
+                Some(made) => made,
+                None => return PartKind::Opaque,
+            },
             Node::List(sequence) if holds_parts(sequence.length, tree.sequence(sequence)) => {
                 let children = Children::Items(tree.sequence(sequence));
                 (PartKind::List, children, sequence.length <= LABELS_MAX)
@@ -162,6 +150,51 @@ impl<'c> Structure<'c> {
         self.numbers[node as usize] = self.count;
         self.stack.push(Frame { children, position: 0, labels: labels && few });
         kind
+    }
+
+    /// Tells what a call makes, if that is a container. What it is made of may be shared with other calls, and is walked once.
+    fn made(&mut self, known: Known, args: NodeId, extra: u32) -> Option<Opened<'c>> {
+        let tree = &self.checkpoint.tree;
+        let set_later = tree.extra(extra).pairs;
+        let given = tree.args(args).first().and_then(|argument| argument.node());
+        let length = |node| tree.element_count(Raw::Node(node)) as u32;
+        Some(match (known, given) {
+            (Known::OrderedDict, Some(list)) => {
+                let pairs = tree.elements(Raw::Node(list)).unwrap_or_else(|| tree.no_items());
+                self.take(list)?;
+                (PartKind::OrderedDict, Children::PairList(pairs), length(list) <= LABELS_OF_DICT_MAX)
+            }
+            (Known::OrderedDict, None) => self.dict(PartKind::OrderedDict, set_later),
+            (Known::Counter, Some(dict)) => {
+                let Node::Dict(counts) = tree.node(dict) else { return None };
+                self.take(dict)?;
+                self.dict(PartKind::Dict, counts)
+            }
+            (Known::Size, Some(sizes)) => {
+                let items = tree.elements(Raw::Node(sizes))?;
+                let length = length(sizes);
+                if !holds_parts(length, items.clone()) {
+                    return None;
+                }
+                self.take(sizes)?;
+                (PartKind::Tuple, Children::Items(items), length <= LABELS_MAX)
+            }
+            _ if known.is_dict() => self.dict(PartKind::Dict, set_later),
+            _ => return None,
+        })
+    }
+
+    /// A dict of keys and values in turn.
+    fn dict(&self, kind: PartKind, pairs: Sequence) -> Opened<'c> {
+        let tree = &self.checkpoint.tree;
+        let children = self.pairs(Pairs::of(tree.sequence(pairs)));
+        (kind, children, pairs.length / 2 <= LABELS_OF_DICT_MAX)
+    }
+
+    /// Makes an argument a part of the value that is told now; `None` when it is one of another.
+    fn take(&mut self, argument: NodeId) -> Option<()> {
+        let number = &mut self.numbers[argument as usize];
+        (*number == UNSEEN).then(|| *number = self.count)
     }
 
     fn pairs(&self, pairs: Pairs<'c>) -> Children<'c> {
@@ -250,16 +283,61 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_contains_itself_is_named_and_not_walked_again() {
-        // l = []; l.append(l); {"a": l, "b": l}
-        let pickle = b"\x80\x02}(X\x01\x00\x00\x00a]q\x01h\x01aX\x01\x00\x00\x00bh\x01u.";
+    /// The parts of a pickle of text: kind, and key or position.
+    fn parts_of(pickle: &[u8]) -> Vec<(PartKind, String)> {
         let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
         archive.start_file("a/data.pkl", zip::write::SimpleFileOptions::default()).unwrap();
         archive.write_all(pickle).unwrap();
         let bytes = archive.finish().unwrap().into_inner();
         let checkpoint = Checkpoint::parse(&bytes, &Limits::default()).unwrap();
-        let kinds: Vec<_> = checkpoint.structure().map(|part| part.kind).collect();
+        let name = |part: Part<'_>| part.key.map_or(part.position.to_string(), |key| key.component());
+        checkpoint.structure().map(|part| (part.kind, name(part))).collect()
+    }
+
+    #[test]
+    fn what_stands_for_a_dict_or_tuple_has_parts() {
+        use PartKind::{Dict, Leaf, Tuple};
+        let named = |parts: &[(PartKind, &str)]| -> Vec<(PartKind, String)> {
+            parts.iter().map(|&(kind, name)| (kind, name.to_owned())).collect()
+        };
+        // defaultdict(int, {"y": 1})
+        let parts = parts_of(b"ccollections\ndefaultdict\n(c__builtin__\nint\ntRVy\nI1\ns.");
+        assert_eq!(parts, named(&[(Dict, "0"), (Leaf, "y")]));
+        // Counter({"a": 2, "b": 1})
+        let parts = parts_of(b"ccollections\nCounter\n((dVa\nI2\nsVb\nI1\nstR.");
+        assert_eq!(parts, named(&[(Dict, "0"), (Leaf, "a"), (Leaf, "b")]));
+        // torch.Size([3, 4])
+        let parts = parts_of(b"ctorch\nSize\n((I3\nI4\nttR.");
+        assert_eq!(parts, named(&[(Tuple, "0"), (Leaf, "0"), (Leaf, "1")]));
+    }
+
+    #[test]
+    fn what_no_such_call_takes_is_opaque() {
+        for pickle in [
+            &b"ctorch\nSize\n(I3\ntR."[..],
+            b"ctorch\nSize\n(tR.",
+            b"ccollections\nCounter\n(I3\ntR.",
+            b"ccollections\nCounter\n(tR.",
+            b"cshop\nCart\n((dVa\nI2\nstR.",
+        ] {
+            assert_eq!(parts_of(pickle), [(PartKind::Opaque, "0".into())]);
+        }
+    }
+
+    #[test]
+    fn an_argument_of_several_calls_is_walked_once() {
+        // d = {"a": 2}; [Counter(d), Counter(d), d]
+        let pickle = b"((dp0\nVa\nI2\ns0ccollections\nCounter\n(g0\ntRccollections\nCounter\n(g0\ntRg0\nl.";
+        let kinds: Vec<_> = parts_of(pickle).into_iter().map(|(kind, _)| kind).collect();
+        use PartKind::{Dict, Leaf, List, Opaque, Same};
+        assert_eq!(kinds, [List, Dict, Leaf, Opaque, Same(1)]);
+    }
+
+    #[test]
+    fn what_contains_itself_is_named_and_not_walked_again() {
+        // l = []; l.append(l); {"a": l, "b": l}
+        let pickle = b"\x80\x02}(X\x01\x00\x00\x00a]q\x01h\x01aX\x01\x00\x00\x00bh\x01u.";
+        let kinds: Vec<_> = parts_of(pickle).into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, [PartKind::Dict, PartKind::List, PartKind::Same(1), PartKind::Same(1)]);
     }
 }

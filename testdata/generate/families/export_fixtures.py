@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import tempfile
 import zipfile
 from collections import OrderedDict
 from typing import Any
@@ -13,7 +15,7 @@ from torch import nn
 
 from ..models import ExportModel, MyTensor
 from ..oracle.containers import read_old_pt2, read_package, read_pt2
-from ..oracle.torch_check import load_package, load_pt2
+from ..oracle.torch_check import load_compiled, load_package, load_pt2
 from ..registry import Registry
 from ..writers.rawzip import Member, raw_zip
 from ..writers.torch_files import Skip, put, zip_bytes
@@ -44,6 +46,13 @@ def build(r: Registry) -> None:
     r.ok("pkg/export_early.pt2", "pt2", note, put(_early), oracle=read_pt2, loader=None)
     note = "two models; a tensor subclass is pickled as an archive of its own"
     r.ok("pkg/export_two_models.pt2", "pt2", note, put(_two_models), oracle=read_pt2, loader=None)
+    note = "AOTInductor: weights beside compiled code, views into pickled tensors that two models share"
+    r.ok("pkg/compiled.pt2", "pt2", note, _compiled, oracle=read_pt2, loader=load_compiled)
+    note = "AOTInductor: compiled code alone"
+    code = {"data/aotinductor/model/x.wrapper.so": b"\x7fELF"}
+    r.error("pkg/compiled_code.pt2", "pt2", note, put(lambda: _archive(code)), "no tensors")
+    note = "AOTInductor: files of weights that are missing, damaged, empty and of no tensor; one beside the model"
+    r.either("pkg/compiled_broken.pt2", "pt2", note, put(_compiled_broken))
 
 
 def _package(path: str) -> None:
@@ -139,6 +148,47 @@ def _two_models() -> bytes:
             "data/constants/model_b_constants_config.json": config(),
             "data/sample_inputs/model_a.pt": _saved(((torch.full((2,), 3.0),), {})),
             "data/sample_inputs/model_b.pt": _saved(((), {})),
+        }
+    )
+
+
+def _compiled(path: str) -> None:
+    """As torch packs what AOTInductor compiled, without the compiler."""
+    try:
+        from torch.export.pt2_archive._package import package_pt2
+        from torch.export.pt2_archive._package_weights import TensorProperties, Weights
+    except ImportError:
+        raise Skip("needs torch.export.pt2_archive") from None
+
+    def weights(**tensors: torch.Tensor) -> Weights:
+        return Weights({name: (tensor, TensorProperties(tensor)) for name, tensor in tensors.items()})
+
+    whole, half = torch.arange(12.0).view(3, 4), torch.arange(3.0).bfloat16()
+    with tempfile.TemporaryDirectory() as folder:
+        code = os.path.join(folder, "x.wrapper.so")
+        with open(code, "wb") as f:
+            f.write(b"\x7fELF")
+        model_a = weights(weight=whole, row=whole[0], tied=whole, half=half)
+        model_b = weights(last=whole[1:], param=nn.Parameter(torch.ones(2)))
+        package_pt2(path, aoti_files={"model_a": [code, model_a], "model_b": [code, model_b]})
+
+
+def _compiled_broken() -> bytes:
+    def config(**files: str) -> bytes:
+        return json.dumps({name: [file, [2], [1], 0] for name, file in files.items()}).encode()
+
+    names = ("missing", "cut", "empty", "value")
+    return _archive(
+        {
+            "models/model.json": b"{}",
+            "data/aotinductor/model/weights_config.json": config(
+                fine="weight_0", **{name: name for name in names}, cut_too="cut", beside="weight_1"
+            ),
+            "data/weights/weight_0": _saved(torch.arange(2.0)),
+            "data/weights/cut": _saved(torch.arange(2.0))[:-30],
+            "data/weights/empty": b"",
+            "data/weights/value": _saved({"a": 1}),
+            "data/aotinductor/model/weight_1": _saved(torch.arange(3.0)),
         }
     )
 

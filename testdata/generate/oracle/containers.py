@@ -12,11 +12,12 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from .dtypes import DTYPE_SIZE, EXPORT_SCALAR_TYPE, STORAGE_CLASS_DTYPE
 from .stub_unpickler import PersistentId, StubUnpickler, unpickle
-from .tensors import StorageInfo, TensorInfo, storage_info
+from .tensors import StorageInfo, TensorInfo, as_tensor, storage_info
 from .walk import Json, Lookup, Walk, shares_storage
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -129,7 +130,7 @@ def read_pt2(path: str) -> Json:
     """torch.export archive: tensors are described by JSON, or whole archives inside the archive.
 
     Names: weights as they are, CONSTANTS and SAMPLE_INPUTS in front of the others, and before that the name of the
-    model if there are several.
+    model if there are several. Weights of compiled models as they are too, or AOTINDUCTOR in front.
     """
     z = Zip(path)
     models = [m for m in z.members if m.startswith(z.root + "models/")]
@@ -150,7 +151,34 @@ def read_pt2(path: str) -> Json:
                 entry[section] += _inner(z, folder + name, prefix)
             else:
                 entry[section] += _configured(z, folder, folder + name, prefix)
+    entry["tensors"] += _compiled(z, ("AOTINDUCTOR",) if models else ())
     return {**entry, "zip": {"root": z.root[:-1]}}
+
+
+def _compiled(z: Zip, apart: tuple[str, ...]) -> list[Json]:
+    """The weights beside compiled code: views into tensors that are archives of their own."""
+    folder, tensors = z.root + "data/aotinductor/", []
+    models = dict.fromkeys(m.removeprefix(folder).split("/")[0] for m in z.members if m.startswith(folder))
+    for model in models:
+        prefix = (model, *apart) if len(models) > 1 else apart
+        walks: dict[str, tuple[Walk, Any]] = {}
+        weights = json.loads(z.read(f"data/aotinductor/{model}/weights_config.json"))
+        for name, (file, shape, stride, offset) in weights.items():
+            if file not in walks:
+                member = f"data/weights/{file}"
+                inner = Zip(None, z.read(member), z.position(member))
+                whole = unpickle(inner.read("data.pkl"))
+                walks[file] = Walk(inner.lookup("data/"), inner.byteorder()), whole
+            walk, whole = walks[file]
+            tensor, place = as_tensor(whole), (tuple(shape), tuple(stride), offset)
+            is_whole = (tensor.shape, tensor.stride, tensor.offset) == place
+            if not is_whole:
+                flags = tensor.flags - {"param"}
+                tensor = replace(tensor, shape=place[0], stride=place[1], offset=offset, flags=flags)
+            walk.tensor(whole if is_whole else object(), tensor, (*prefix, name), frozenset())
+        for walk, _ in walks.values():
+            tensors += walk.tensors
+    return tensors
 
 
 def _configured(z: Zip, folder: str, member: str, prefix: tuple[str, ...]) -> list[Json]:

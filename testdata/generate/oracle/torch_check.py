@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import io
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -43,6 +45,22 @@ def load_package(path: str) -> Any:
 
 def load_pt2(path: str) -> Any:
     return torch.export.load(path).state_dict
+
+
+def load_compiled(path: str) -> Any:
+    """What ``load_pt2(path, load_weights_from_disk=True)`` gives to the compiled code, which it would load too."""
+    from torch.export.pt2_archive._package import PT2ArchiveReader
+
+    models: dict[str, dict[str, torch.Tensor]] = {}
+    with PT2ArchiveReader(path) as reader:
+        for member in reader.get_file_names():
+            if not member.endswith("/weights_config.json"):
+                continue
+            models[member.split("/")[2]] = weights = {}
+            for name, (file, shape, stride, offset) in json.loads(reader.read_string(member)).items():
+                whole = torch.load(io.BytesIO(reader.read_bytes(f"data/weights/{file}")))
+                weights[name] = whole.as_strided(shape, stride, offset)
+    return models if len(models) > 1 else next(iter(models.values()))
 
 
 _PARTS: dict[str, Callable[[Any], torch.Tensor]] = {

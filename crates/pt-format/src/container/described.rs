@@ -1,5 +1,5 @@
 //! Containers that describe their tensors in JSON: safetensors, `.pt2`, TorchScript of 1.0 to 1.3. Older `.pt2` files, and some
-//! tensors of newer ones, are archives of `torch.save` inside the archive.
+//! tensors of newer ones, are archives of `torch.save` inside the archive; so are the weights beside compiled code (`compiled.rs`).
 //!
 //! Each description becomes the call that a pickle would hold in its place, `_rebuild_tensor_v3` over an untyped storage,
 //! in a dict by name; from there on everything goes the usual way.
@@ -16,6 +16,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
 use crate::checkpoint::ByteOrder;
+use crate::container::compiled::Compiled;
 use crate::container::inner::{InnerArchives, InnerRecords};
 use crate::container::legacy::LegacyRecords;
 use crate::container::pickles::{Folder, read_byte_order};
@@ -158,7 +159,8 @@ impl DescribedArchive {
         Ok(Some(described))
     }
 
-    /// `data/weights/<model>_weights_config.json` and its like for constants, or `data/weights/<model>.pt` in earlier files.
+    /// `data/weights/<model>_weights_config.json` and its like for constants, or `data/weights/<model>.pt` in earlier files;
+    /// weights of compiled models.
     fn read_pt2<S: Source + ?Sized>(&mut self, archive: &Archive<'_, S>, limits: &Limits) -> Result<()> {
         const SECTIONS: [(&str, &str, Option<&str>); 3] = [
             ("data/weights/", "_weights_config.json", None),
@@ -199,8 +201,12 @@ impl DescribedArchive {
                 }
             }
         }
-        if sections.is_empty() && inner.is_empty() {
-            return Err(Error::UnsupportedContainer { container: Container::Pt2 });
+        let compiled = Compiled::read(archive, models > 0, &mut inner, &mut self.text, limits)?;
+        if sections.is_empty() && inner.is_empty() && compiled.is_empty() {
+            return Err(match compiled.has_code() {
+                true => Error::CompiledOnly,
+                false => Error::UnsupportedContainer { container: Container::Pt2 },
+            });
         }
         self.text.extend_from_slice(&inner.text);
         self.tree = Tree::new(std::mem::take(&mut inner.text).into());
@@ -226,7 +232,9 @@ impl DescribedArchive {
             add_root(&mut self.tree, record, path, &pairs);
             self.folders.push(Folder::new(folder, b""));
         }
-        self.run_inner(inner, limits)
+        self.run_inner(inner, limits)?;
+        compiled.name_views(&mut self.tree, &mut self.folders);
+        Ok(())
     }
 
     /// Torch 2.1 to 2.7: whole checkpoints at the top of the archive, without a folder around them.
@@ -545,7 +553,7 @@ impl<'de> Deserialize<'de> for Decimal {
 }
 
 /// A JSON object in its order, in which no key may occur twice.
-struct Pairs<T>(Vec<(String, T)>);
+pub(super) struct Pairs<T>(pub(super) Vec<(String, T)>);
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Pairs<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -575,7 +583,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Pairs<T> {
     }
 }
 
-fn parse_json<T: DeserializeOwned>(record: &str, bytes: &[u8]) -> Result<T> {
+pub(super) fn parse_json<T: DeserializeOwned>(record: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| json_error(record, error.to_string()))
 }
 

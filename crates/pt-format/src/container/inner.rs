@@ -130,7 +130,11 @@ impl InnerArchives {
         self.parts.is_empty()
     }
 
-    /// Runs the pickles into the tree whose text they are, and adds the folders of their storages.
+    pub(crate) fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Runs the pickles into the tree whose text they are, in their order, and adds the folders of their storages.
     pub(crate) fn run(
         &mut self,
         mut tree: Tree<'static>,

@@ -1,5 +1,6 @@
 //! Which container a file is, and the zip archive.
 
+mod compiled;
 mod described;
 mod detect;
 mod file;

@@ -50,6 +50,8 @@ pub(crate) enum Known {
     // Python containers.
     OrderedDict,
     DefaultDict,
+    /// Called with a dict.
+    Counter,
     Set,
     FrozenSet,
     Slice,
@@ -118,6 +120,7 @@ impl Known {
             b"collections" => match name {
                 b"OrderedDict" => Self::OrderedDict,
                 b"defaultdict" => Self::DefaultDict,
+                b"Counter" => Self::Counter,
                 _ => Self::Other,
             },
             b"builtins" => match name {

@@ -3,12 +3,15 @@
 //! The machine refuses what it cannot make sense of; Python may go on where it stops, and import something behind. So this
 //! pass only follows the opcodes and as much of the stack as it takes to know which strings STACK_GLOBAL finds and what is
 //! called. Where the stack does not have what an opcode needs, it goes on as if it had.
+//!
+//! One call runs further pickles, `torch.storage._load_from_bytes`: the scan takes note of the bytes it is given.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::limits::Limits;
 use crate::pickle::opcode as op;
-use crate::pickle::{PickleProblem, Verdict, modern_name};
+use crate::pickle::{Encoding, PickleProblem, Verdict, modern_name};
 
 /// Different globals of one file that are told apart. Models of many layers name some 500.
 const GLOBALS_MAX: usize = 1 << 14;
@@ -37,8 +40,41 @@ pub struct GlobalUse {
 #[derive(Default)]
 pub(crate) struct Globals {
     pub(crate) found: Vec<GlobalUse>,
+    /// What was given to `torch.storage._load_from_bytes`.
+    pub(crate) loaded: Loaded,
     by_names: HashMap<(String, String), u32>,
+    load_from_bytes: Option<u32>,
+    codecs_encode: Option<u32>,
     is_full: bool,
+}
+
+/// Files inside a pickle that loading it loads too.
+#[derive(Default)]
+pub(crate) struct Loaded {
+    /// By position: many calls may share one.
+    pub(crate) files: BTreeMap<usize, Literal>,
+    /// Some bytes are not written in the pickle, but made by something it calls.
+    pub(crate) some_are_computed: bool,
+}
+
+/// Bytes that a pickle holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Literal {
+    start: usize,
+    length: u32,
+    /// `None` where they are written as they are.
+    encoding: Option<Encoding>,
+}
+
+impl Literal {
+    /// Returns the bytes, `None` when they are not written as they should be.
+    pub(crate) fn content<'t>(&self, text: &'t [u8]) -> Option<Cow<'t, [u8]>> {
+        let written = text.get(self.start..self.start + self.length as usize)?;
+        match self.encoding {
+            None => Some(Cow::Borrowed(written)),
+            Some(encoding) => encoding.decode(written).map(Cow::Owned),
+        }
+    }
 }
 
 /// Why a scan ended before STOP.
@@ -70,6 +106,7 @@ impl Globals {
                 Err(problem) => return Err(Stopped::At(opcode_at - start, problem)),
             }
             let held = scan.stack.len().max(scan.memo.len()).max(scan.marks.len());
+            let held = held.max(scan.globals.loaded.files.len());
             if held > limits.values {
                 let (found, limit) = (held as u64, limits.values as u64);
                 return Err(Stopped::TooMany { what: "values in the pickle", found, limit, field: "values" });
@@ -111,6 +148,11 @@ impl Globals {
         }
         let index = self.found.len() as u32;
         let (module, name) = names.clone();
+        match (&*module, &*name) {
+            ("torch.storage", "_load_from_bytes") => self.load_from_bytes = Some(index),
+            ("_codecs", "encode") => self.codecs_encode = Some(index),
+            _ => {}
+        }
         let verdict = judge(&module, &name);
         self.found.push(GlobalUse { module, name, references: 1, calls: 0, verdict });
         self.by_names.insert(names, index);
@@ -122,8 +164,22 @@ impl Globals {
 #[derive(Clone, Copy)]
 enum Slot {
     Other,
-    Text { start: usize, length: u32 },
+    Text {
+        start: usize,
+        length: u32,
+    },
+    /// A line of text with escapes: `unicode`, or a Python 2 `str`.
+    Escaped {
+        start: usize,
+        length: u32,
+        is_unicode: bool,
+    },
+    Bytes(Literal),
     Global(u32),
+    /// A tuple of nothing but bytes.
+    OneBytes(Literal),
+    /// A tuple of text and `"latin1"`, of which `_codecs.encode` makes bytes.
+    Latin1(Literal),
 }
 
 struct Scan<'t, 'g> {
@@ -157,9 +213,13 @@ impl<'t> Scan<'t, '_> {
             op::BININT2 => self.skip(2)?,
             op::BININT => self.skip(4)?,
             op::BINFLOAT => self.skip(8)?,
-            op::LONG1 | op::SHORT_BINBYTES => self.skip_counted(1)?,
-            op::LONG4 | op::BINBYTES => self.skip_counted(4)?,
-            op::BINBYTES8 | op::BYTEARRAY8 => self.skip_counted(8)?,
+            op::LONG1 => self.skip_counted(1)?,
+            op::LONG4 => self.skip_counted(4)?,
+            op::SHORT_BINBYTES => self.bytes(1)?,
+            op::BINBYTES => self.bytes(4)?,
+            op::BINBYTES8 => self.bytes(8)?,
+            // What is in it may change.
+            op::BYTEARRAY8 => self.skip_counted(8)?,
             op::INT | op::LONG | op::FLOAT | op::PERSID => {
                 self.line()?;
                 self.stack.push(Slot::Other);
@@ -170,11 +230,12 @@ impl<'t> Scan<'t, '_> {
             op::STRING => {
                 let (start, line) = self.line()?;
                 // Without its quotes.
-                self.text_line(start + 1, line.get(1..line.len().saturating_sub(1)).unwrap_or_default());
+                let line = line.get(1..line.len().saturating_sub(1)).unwrap_or_default();
+                self.text_line(start + 1, line, false);
             }
             op::UNICODE => {
                 let (start, line) = self.line()?;
-                self.text_line(start, line);
+                self.text_line(start, line, true);
             }
 
             op::APPEND | op::BUILD => self.pop_count(1),
@@ -185,10 +246,15 @@ impl<'t> Scan<'t, '_> {
                 false => self.pop_count(1),
             },
             op::DUP => self.stack.push(self.stack.last().copied().unwrap_or(Slot::Other)),
-            op::TUPLE1 | op::BINPERSID => self.replace(1),
-            op::TUPLE2 => self.replace(2),
+            op::BINPERSID => self.replace(1),
+            op::TUPLE1 => self.tuple(self.stack.len().saturating_sub(1)),
+            op::TUPLE2 => self.tuple(self.stack.len().saturating_sub(2)),
             op::TUPLE3 => self.replace(3),
-            op::TUPLE | op::LIST | op::DICT | op::FROZENSET => {
+            op::TUPLE => {
+                let mark = self.marks.pop().unwrap_or(0);
+                self.tuple(mark);
+            }
+            op::LIST | op::DICT | op::FROZENSET => {
                 self.pop_mark();
                 self.stack.push(Slot::Other);
             }
@@ -213,19 +279,21 @@ impl<'t> Scan<'t, '_> {
             }
             op::INST => {
                 let (module, name) = (self.line()?.1, self.line()?.1);
-                self.pop_mark();
+                let mark = self.marks.pop().unwrap_or(0);
+                let arguments = self.tuple_of(mark);
+                self.stack.truncate(mark);
                 self.global(module, name);
-                self.call(1);
+                self.call(1, arguments);
             }
             op::STACK_GLOBAL => self.stack_global(),
             op::EXT1 => self.extension(1)?,
             op::EXT2 => self.extension(2)?,
             op::EXT4 => self.extension(4)?,
-            op::REDUCE | op::NEWOBJ => self.call(2),
-            op::NEWOBJ_EX => self.call(3),
+            op::REDUCE | op::NEWOBJ => self.call(2, self.under(0)),
+            op::NEWOBJ_EX => self.call(3, self.under(1)),
             op::OBJ => {
-                let class = self.marks.last().map_or(0, |&mark| self.stack.len().saturating_sub(mark));
-                self.call(class);
+                let mark = self.marks.last().map_or(self.stack.len(), |&mark| mark);
+                self.call(self.stack.len().saturating_sub(mark), self.tuple_of(mark + 1));
                 self.marks.pop();
             }
             other => return Err(PickleProblem::UnknownOpcode(other)),
@@ -267,12 +335,62 @@ impl<'t> Scan<'t, '_> {
     }
 
     /// Calls what lies under so many values, itself included, and leaves the result.
-    fn call(&mut self, depth: usize) {
+    fn call(&mut self, depth: usize, arguments: Slot) {
         let callable = self.stack.len().checked_sub(depth.max(1)).and_then(|at| self.stack.get(at));
+        let mut result = Slot::Other;
         if let Some(&Slot::Global(index)) = callable {
             self.globals.call(index);
+            if self.globals.load_from_bytes == Some(index) {
+                let loaded = &mut self.globals.loaded;
+                match arguments {
+                    Slot::OneBytes(file) => drop(loaded.files.insert(file.start, file)),
+                    _ => loaded.some_are_computed = true,
+                }
+            }
+            if let Slot::Latin1(bytes) = arguments
+                && self.globals.codecs_encode == Some(index)
+            {
+                result = Slot::Bytes(bytes);
+            }
         }
-        self.replace(depth);
+        self.pop_count(depth);
+        self.stack.push(result);
+    }
+
+    /// Makes a tuple of all that lies above a height of the stack.
+    fn tuple(&mut self, start: usize) {
+        let tuple = self.tuple_of(start);
+        self.stack.truncate(start);
+        self.stack.push(tuple);
+    }
+
+    fn tuple_of(&self, start: usize) -> Slot {
+        match *self.stack.get(start..).unwrap_or_default() {
+            [Slot::Bytes(bytes)] => Slot::OneBytes(bytes),
+            // Bytes of Python 2.
+            [Slot::Text { start, length }] => Slot::OneBytes(Literal { start, length, encoding: None }),
+            [Slot::Escaped { start, length, is_unicode: false }] => {
+                Slot::OneBytes(Literal { start, length, encoding: Some(Encoding::Escape) })
+            }
+            [text, name @ Slot::Text { .. }] if matches!(self.slot_text(name), b"latin1" | b"latin-1") => {
+                match text {
+                    Slot::Text { start, length } => {
+                        Slot::Latin1(Literal { start, length, encoding: Some(Encoding::Latin1) })
+                    }
+                    Slot::Escaped { start, length, is_unicode: true } => {
+                        Slot::Latin1(Literal { start, length, encoding: Some(Encoding::UnicodeEscape) })
+                    }
+                    _ => Slot::Other,
+                }
+            }
+            _ => Slot::Other,
+        }
+    }
+
+    /// The value under so many others.
+    fn under(&self, count: usize) -> Slot {
+        let at = self.stack.len().checked_sub(count + 1);
+        at.and_then(|at| self.stack.get(at)).copied().unwrap_or(Slot::Other)
     }
 
     // Stack and memo.
@@ -348,6 +466,17 @@ impl<'t> Scan<'t, '_> {
         self.skip(length)
     }
 
+    fn bytes(&mut self, width: usize) -> Step {
+        let length = self.number(width)?;
+        let start = self.at;
+        self.take(length)?;
+        self.stack.push(match u32::try_from(length) {
+            Ok(length) => Slot::Bytes(Literal { start, length, encoding: None }),
+            Err(_) => Slot::Other,
+        });
+        Ok(())
+    }
+
     fn text(&mut self, width: usize) -> Step {
         let length = self.number(width)?;
         let start = self.at;
@@ -357,10 +486,10 @@ impl<'t> Scan<'t, '_> {
     }
 
     /// Text with escapes is not undone: no honest writer names globals with them, so it counts as computed.
-    fn text_line(&mut self, start: usize, text: &[u8]) {
-        match text.contains(&b'\\') {
-            true => self.stack.push(Slot::Other),
-            false => self.push_text(start, text.len()),
+    fn text_line(&mut self, start: usize, text: &[u8], is_unicode: bool) {
+        match (text.contains(&b'\\'), u32::try_from(text.len())) {
+            (true, Ok(length)) => self.stack.push(Slot::Escaped { start, length, is_unicode }),
+            _ => self.push_text(start, text.len()),
         }
     }
 

@@ -169,6 +169,8 @@ pub(crate) struct Tree<'s> {
     pub(crate) escaped: Vec<Escaped>,
     /// Where lists begin, by node, in pickles that hold tensors as lists of numbers.
     pub(crate) lists: Vec<(NodeId, u64)>,
+    /// Objects that stand in the place of storages, and why there are none.
+    pub(crate) broken: Vec<(NodeId, Fault)>,
 }
 
 /// A run of the text, and where it comes from.
@@ -235,6 +237,7 @@ impl<'s> Tree<'s> {
             places: Vec::new(),
             escaped: Vec::new(),
             lists: Vec::new(),
+            broken: Vec::new(),
         }
     }
 
@@ -279,6 +282,11 @@ impl<'s> Tree<'s> {
     pub(crate) fn add_call(&mut self, module: &str, name: &str, known: Known, args: &[Raw]) -> Raw {
         let callable = self.add_global(module, name, known).node().unwrap_or(NONE);
         let args = self.add_tuple(args).node().unwrap_or(NONE);
+        self.add_object(callable, args)
+    }
+
+    /// Adds the call of a global that is there already, with a tuple of arguments.
+    pub(crate) fn add_object(&mut self, callable: NodeId, args: NodeId) -> Raw {
         self.add(Node::Object { callable, args, extra: NONE })
     }
 

@@ -33,7 +33,8 @@ pub(crate) struct Place {
 impl Nested {
     /// Reads every nested file of a tree, and puts persistent ids in the place of the calls.
     pub(crate) fn resolve(tree: &mut Tree<'_>, limits: &Limits) -> Self {
-        let mut nested = Self::default();
+        let faults = std::mem::take(&mut tree.broken).into_iter().collect();
+        let mut nested = Self { places: HashMap::new(), faults };
         if !tree.globals.iter().any(|global| global.known == Known::LoadFromBytes) {
             return nested;
         }

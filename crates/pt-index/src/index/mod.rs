@@ -53,7 +53,7 @@ impl Index {
     /// which are not 8-aligned in memory are copied (a mapped file always is aligned).
     ///
     /// # Errors
-    /// [`Error::NotAnIndex`], [`Error::Version`] or [`Error::Damaged`].
+    /// [`NotAnIndex`](crate::Error::NotAnIndex), [`Version`](crate::Error::Version) or [`Damaged`](crate::Error::Damaged).
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self> {
         Self::of(Sections::open(bytes.into())?)
     }

@@ -94,13 +94,13 @@ pub struct Node<'i> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum NodeKind<'i> {
-    /// `dict`.
+    /// `dict`, `collections.defaultdict` or `collections.Counter`.
     Dict,
     /// `collections.OrderedDict`.
     OrderedDict,
     /// `list`.
     List,
-    /// `tuple`.
+    /// `tuple` or `torch.Size`.
     Tuple,
     /// The tensor with this number among the file's.
     Tensor(usize),
