@@ -73,7 +73,9 @@ pub enum Obstacle {
     #[error("cannot be read: {0}")]
     Read(String),
     /// The type asked for is not the tensor's.
-    #[error("is {dtype}, not {asked}; ask for the Rust type of {dtype}, or use `as_bytes`")]
+    #[error(
+        "is {dtype}, not {asked}; ask for the type of {dtype} (see `pt_format::element`), or use `as_bytes`"
+    )]
     WrongType {
         /// The tensor's dtype.
         dtype: DType,

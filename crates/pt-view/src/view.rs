@@ -370,6 +370,7 @@ impl<'a> TensorView<'a> {
     fn check_type<T: Element>(&self) -> Result<()> {
         match self.entry.dtype() {
             Some(dtype) if dtype == T::DTYPE => Ok(()),
+            Some(dtype) if dtype.packing().is_some() => Err(self.refused(Obstacle::Packed(dtype))),
             Some(dtype) => Err(self.refused(Obstacle::WrongType { dtype, asked: T::DTYPE })),
             None => Err(self.refused(Obstacle::NoData("its dtype is unknown"))),
         }
