@@ -8,7 +8,8 @@ use std::process::Command;
 
 use pt_format::DType;
 use pt_format::write::{Object, Storage, Tensor};
-use pt_view::{IndexPolicy, Mapping};
+use pt_index::FileSource;
+use pt_view::{CheckedRecords, FileBytes, IndexPolicy, Mapping, TensorView};
 
 const PAGE_TENSOR_BYTES: u64 = 4096;
 const RESIDENT_BYTES_MAX: usize = 2 << 20;
@@ -57,5 +58,43 @@ fn one_small_tensor_of_a_large_file_leaves_the_rest_on_disk() {
             "{policy:?}: the tensor that was read must be resident"
         );
         assert!(resident < RESIDENT_BYTES_MAX, "{policy:?}: {resident} bytes are resident");
+    }
+}
+
+/// Bytes that this thread has read, from the page cache or the disk.
+fn bytes_read() -> Option<u64> {
+    let io = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+    io.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse().ok()
+}
+
+#[test]
+fn a_row_of_a_large_tensor_is_read_alone() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("rows.pt");
+    const ROWS: u64 = 1 << 20;
+    let storage = Storage::zeros(ROWS << 11);
+    files::save(
+        &path,
+        &Tensor::strided(DType::Int16, &[ROWS, 1024], &[1024, 1], 0, &storage).unwrap().into(),
+    );
+    let source = FileSource::open(&path).unwrap();
+    let index = pt_index::build_source(&path, &source, &Default::default()).unwrap();
+    let checked = CheckedRecords::new(index.storage_count());
+    let view = TensorView::new(index.tensor(0).unwrap(), FileBytes::read(&source, &checked));
+
+    let row = view.row(ROWS / 2).unwrap();
+    let place = row.locate().unwrap();
+    assert_eq!((place.offset - view.locate().unwrap().offset, place.length), (ROWS / 2 * 2048, 2048));
+    row.to_vec::<i16>().unwrap(); // the local header is read once
+    let before = bytes_read();
+    for number in [0, 7, ROWS - 1] {
+        assert_eq!(view.row(number).unwrap().to_vec::<i16>().unwrap(), [0; 1024]);
+    }
+    match before.zip(bytes_read()) {
+        // Asking is reading, too.
+        Some((before, after)) => {
+            assert!((3 * 2048..4 * 2048).contains(&(after - before)), "{}", after - before)
+        }
+        None => println!("skipped: this platform does not tell what a thread has read"),
     }
 }

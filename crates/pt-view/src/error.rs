@@ -120,6 +120,26 @@ pub enum Obstacle {
         /// The byte.
         value: u8,
     },
+    /// It has no such dimension.
+    #[error("has {rank} dimensions, counted from 0, and so none of number {dim}")]
+    NoSuchDim {
+        /// The dimension asked for.
+        dim: usize,
+        /// Dimensions there are.
+        rank: usize,
+    },
+    /// A dimension ends before.
+    #[error("has {size} elements in dimension {dim}, not {start}..{end}")]
+    OutOfBounds {
+        /// The dimension.
+        dim: usize,
+        /// First element asked for.
+        start: u64,
+        /// Behind the last one asked for.
+        end: u64,
+        /// Elements there are.
+        size: u64,
+    },
     /// The buffer is not as long as the tensor.
     #[error("needs a buffer of {needs} bytes, got {has}")]
     BufferLength {

@@ -24,16 +24,20 @@
 
 #![deny(unsafe_code)]
 
+mod bytes;
 mod error;
 mod iter;
 #[allow(unsafe_code)]
 mod map;
 mod mapping;
+mod place;
+mod shape;
 mod values;
 mod view;
 
+pub use crate::bytes::{CheckedRecords, FileBytes};
 pub use crate::error::{Error, Obstacle, Result};
-pub use crate::iter::Elements;
+pub use crate::iter::{Elements, Rows};
 pub use crate::map::{Advice, Map, open_index};
 pub use crate::mapping::{IndexPolicy, Mapping};
-pub use crate::view::{Caps, CheckedRecords, FileBytes, Location, TensorView};
+pub use crate::view::{Caps, Location, TensorView};

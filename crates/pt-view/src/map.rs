@@ -13,9 +13,9 @@ use bytes::Bytes;
 use pt_format::Limits;
 use pt_index::{FileSource, Freshness, Index, Policy};
 
+use crate::bytes::CheckedRecords;
 use crate::error::Result;
 use crate::mapping::{IndexPolicy, Mapping, map_error};
-use crate::view::CheckedRecords;
 
 /// How a mapped range will be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use pt_index::{FileEntry, FileSource, Index};
 
+use crate::bytes::{CheckedRecords, FileBytes};
 use crate::error::{Error, Result};
 use crate::map::{Advice, Map};
-use crate::view::{CheckedRecords, FileBytes, TensorView};
+use crate::view::TensorView;
 
 /// Where the index of a file comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -74,6 +75,24 @@ impl Mapping {
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
         let entry = self.file().and_then(|file| file.tensor(name));
         entry.map(|entry| TensorView::new(entry, self.file_bytes())).ok_or_else(|| self.no_such_tensor(name))
+    }
+
+    /// Returns the view of the tensor with this number among the file's.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("model.pt");
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # std::fs::write(&path, write::to_vec(&Object::dict([("w", Tensor::new::<u8>(&[3], &[1, 2, 3])?.into())]))?)?;
+    /// # // SAFETY: nobody rewrites or truncates the file while it is mapped.
+    /// # let mapping = unsafe { pt_view::Mapping::open(&path)? };
+    /// let number = mapping.tensor("w")?.entry().number(); // once
+    /// assert_eq!(mapping.tensor_at(number).unwrap().name(), "w"); // as often as need be, without a name to look up
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tensor_at(&self, number: usize) -> Option<TensorView<'_>> {
+        let entry = self.file()?.tensor_at(number)?;
+        Some(TensorView::new(entry, self.file_bytes()))
     }
 
     /// Says how the whole file will be used; maps begin as [`Advice::Random`].
