@@ -84,7 +84,7 @@ fn cold(path: &Path, what: &str, policy: IndexPolicy) {
         let mapping = open(path, policy);
         black_box(list(&mapping));
         times.push(start.elapsed());
-        read = mapping.resident_bytes().unwrap_or(0);
+        read = mapping.resident().map_or(0, |resident| resident.bytes());
     }
     times.sort();
     let median: Duration = times[times.len() / 2];

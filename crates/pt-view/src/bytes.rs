@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pt_index::FileSource;
 
 use crate::error::{Obstacle, Result};
+use crate::map::Map;
 
 /// Where the bytes of a data file come from, and which of its records were checked already.
 #[derive(Clone, Copy)]
 pub struct FileBytes<'a> {
     /// The whole file, where it is in memory or mapped.
     pub(crate) bytes: Option<&'a [u8]>,
+    /// The map whose bytes they are.
+    pub(crate) map: Option<&'a Map>,
     /// The open file: for positioned reads, and for local headers, because touching those through a map would read it
     /// ahead.
     pub(crate) source: Option<&'a FileSource>,
@@ -33,7 +36,7 @@ impl<'a> FileBytes<'a> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes: Some(bytes), source: None, checked: None }
+        Self { bytes: Some(bytes), map: None, source: None, checked: None }
     }
 
     /// Takes an open file that is read by position, not mapped: a file that shrinks is then an error and not a signal,
@@ -54,11 +57,11 @@ impl<'a> FileBytes<'a> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn read(source: &'a FileSource, checked: &'a CheckedRecords) -> Self {
-        Self { bytes: None, source: Some(source), checked: Some(checked) }
+        Self { bytes: None, map: None, source: Some(source), checked: Some(checked) }
     }
 
-    pub(crate) fn mapped(bytes: &'a [u8], source: &'a FileSource, checked: &'a CheckedRecords) -> Self {
-        Self { bytes: Some(bytes), source: Some(source), checked: Some(checked) }
+    pub(crate) fn mapped(map: &'a Map, source: &'a FileSource, checked: &'a CheckedRecords) -> Self {
+        Self { bytes: Some(map), map: Some(map), source: Some(source), checked: Some(checked) }
     }
 
     pub(crate) fn length(&self) -> u64 {

@@ -20,6 +20,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The system does not take advice about the file.
+    #[error("{}: how it is used cannot be told to the system: {source}", path.display())]
+    Advice {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// No tensor has this name.
     #[error("no tensor `{name}`; the file has {count}{}", nearest.as_ref().map_or_else(String::new, |n| format!(", such as `{n}`")))]
     NoSuchTensor {
@@ -120,6 +128,9 @@ pub enum Obstacle {
         /// The byte.
         value: u8,
     },
+    /// The system does not take advice about it.
+    #[error("is used in a way that cannot be told to the system: {0}")]
+    Advice(String),
     /// It has no such dimension.
     #[error("has {rank} dimensions, counted from 0, and so none of number {dim}")]
     NoSuchDim {

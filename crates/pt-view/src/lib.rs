@@ -20,7 +20,7 @@
 //! copied: stored, little-endian, aligned, contiguous. Anything else is a typed refusal that names the method to call
 //! instead.
 //!
-//! Unsafe code is in the module `map` alone: mapping files, and asking which of their pages are resident.
+//! Unsafe code is in the module `map` alone: mapping files, asking which of their pages are resident, and giving pages back.
 
 #![deny(unsafe_code)]
 
@@ -31,6 +31,7 @@ mod iter;
 mod map;
 mod mapping;
 mod place;
+mod residency;
 mod shape;
 mod values;
 mod view;
@@ -38,6 +39,7 @@ mod view;
 pub use crate::bytes::{CheckedRecords, FileBytes};
 pub use crate::error::{Error, Obstacle, Result};
 pub use crate::iter::{Elements, Rows};
-pub use crate::map::{Advice, Map, open_index};
+pub use crate::map::{Map, open_index};
 pub use crate::mapping::{IndexPolicy, Mapping};
+pub use crate::residency::{Advice, Residency};
 pub use crate::view::{Caps, Location, TensorView};

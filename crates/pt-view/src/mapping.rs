@@ -6,7 +6,7 @@ use pt_index::{FileEntry, FileSource, Index};
 
 use crate::bytes::{CheckedRecords, FileBytes};
 use crate::error::{Error, Result};
-use crate::map::{Advice, Map};
+use crate::map::Map;
 use crate::view::TensorView;
 
 /// Where the index of a file comes from.
@@ -95,24 +95,11 @@ impl Mapping {
         Some(TensorView::new(entry, self.file_bytes()))
     }
 
-    /// Says how the whole file will be used; maps begin as [`Advice::Random`].
-    ///
-    /// # Errors
-    /// [`Error::Map`] with what the system says.
-    pub fn advise(&self, advice: Advice) -> Result<()> {
-        self.map.advise(advice, 0, self.map.len()).map_err(map_error(&self.path))
-    }
-
-    /// Returns how many bytes of the file lie in memory now; `None` where the platform does not tell.
-    pub fn resident_bytes(&self) -> Option<usize> {
-        self.map.resident_bytes()
-    }
-
     fn file(&self) -> Option<FileEntry<'_>> {
         self.index.file(0)
     }
 
-    fn file_bytes(&self) -> FileBytes<'_> {
+    pub(crate) fn file_bytes(&self) -> FileBytes<'_> {
         FileBytes::mapped(&self.map, &self.source, &self.checked)
     }
 
