@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pt_format::DType;
 use pt_format::write::{Object, Storage, Tensor};
 use pt_index::FileSource;
-use pt_view::{Advice, CheckedRecords, FileBytes, IndexPolicy, Mapping, TensorView};
+use pt_view::{Advice, CheckedRecords, FileBytes, IndexPolicy, Mapping, OpenOptions, TensorView};
 use tempfile::TempDir;
 
 const PAGE_TENSOR_BYTES: u64 = 4096;
@@ -42,7 +42,7 @@ fn evict(path: &Path) {
 
 fn open(path: &Path, policy: IndexPolicy) -> Mapping {
     // SAFETY: the file is this test's own.
-    unsafe { Mapping::open_with(path, policy, &Default::default()) }.unwrap()
+    unsafe { Mapping::open_with(path, &OpenOptions { index: policy, ..Default::default() }) }.unwrap()
 }
 
 #[test]
@@ -62,7 +62,10 @@ fn one_small_tensor_of_a_large_file_leaves_the_rest_on_disk() {
         let small = mapping.tensor("small").unwrap();
         assert_eq!(small.as_slice::<u8>().unwrap().iter().map(|&byte| u64::from(byte)).sum::<u64>(), 0);
         let (opened, touched) = (opened.bytes(), mapping.resident().unwrap().bytes());
-        println!("{policy:?}: of {} bytes, {opened} are resident when it is open", mapping.bytes().len());
+        println!(
+            "{policy:?}: of {} bytes, {opened} are resident when it is open",
+            mapping.bytes().unwrap().len()
+        );
         println!("{policy:?}: {} more when the tensor was read", touched - opened);
         assert!(small.resident().unwrap().pages.iter().all(|&page| page), "what was read must be resident");
         match policy {

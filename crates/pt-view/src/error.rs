@@ -28,6 +28,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The index has no such file.
+    #[error("file {number} does not exist; the index has {count}")]
+    NoSuchFile {
+        /// The number asked for.
+        number: usize,
+        /// Files there are.
+        count: usize,
+    },
     /// No tensor has this name.
     #[error("no tensor `{name}`; the file has {count}{}", nearest.as_ref().map_or_else(String::new, |n| format!(", such as `{n}`")))]
     NoSuchTensor {

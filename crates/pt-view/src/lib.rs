@@ -24,9 +24,12 @@
 
 #![deny(unsafe_code)]
 
+mod access;
 mod bytes;
+mod cache;
 mod error;
 mod iter;
+mod lru;
 #[allow(unsafe_code)]
 mod map;
 mod mapping;
@@ -36,7 +39,9 @@ mod shape;
 mod values;
 mod view;
 
+pub use crate::access::{Access, OpenOptions};
 pub use crate::bytes::{CheckedRecords, FileBytes};
+pub use crate::cache::{CachedFile, FileCache};
 pub use crate::error::{Error, Obstacle, Result};
 pub use crate::iter::{Elements, Rows};
 pub use crate::map::{Map, open_index};

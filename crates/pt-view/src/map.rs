@@ -1,7 +1,7 @@
 //! The one unsafe module: files as memory.
 //!
 //! Two things cannot be proved by the compiler. A mapping is a promise about the outside world, so [`Map::new`] and the
-//! constructors of [`Mapping`] hand that promise to their caller. And `mincore` writes to memory it is given, and
+//! constructors of [`Mapping`] and [`FileCache`] that map hand that promise to their caller. And `mincore` writes to memory it is given, and
 //! `MADV_DONTNEED` takes pages away, which is done here with the reasons beside it.
 
 use std::fs::File;
@@ -10,12 +10,12 @@ use std::ops::Deref;
 use std::path::Path;
 
 use bytes::Bytes;
-use pt_format::Limits;
-use pt_index::{FileSource, Freshness, Index, Policy};
+use pt_index::{FileSource, Index};
 
-use crate::bytes::CheckedRecords;
+use crate::access::{Access, Handle, OpenOptions};
+use crate::cache::FileCache;
 use crate::error::Result;
-use crate::mapping::{IndexPolicy, Mapping, map_error};
+use crate::mapping::{Mapping, map_error};
 use crate::residency::{Advice, Residency};
 
 /// A file mapped read-only.
@@ -180,7 +180,7 @@ pub unsafe fn open_index(path: &Path) -> Result<Index> {
 }
 
 impl Mapping {
-    /// Opens a file with [`IndexPolicy::Auto`] and default limits.
+    /// Opens and maps a file, with [`IndexPolicy::Auto`] and default limits.
     ///
     /// # Errors
     /// When the file is not there, is no PyTorch file, or cannot be mapped.
@@ -189,50 +189,56 @@ impl Mapping {
     /// As [`Map::new`]: nobody writes to the file (or its sidecar) or truncates it while it is mapped.
     pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self> {
         // SAFETY: the contract is our caller's.
-        unsafe { Self::open_with(path.as_ref(), IndexPolicy::Auto, &Limits::default()) }
+        unsafe { Self::open_with(path, &OpenOptions::default()) }
     }
 
-    /// Opens a file.
+    /// Opens a file. [`Self::open_read`] opens one to be read, without a promise.
     ///
     /// # Errors
     /// As [`Self::open`]; with [`IndexPolicy::Sidecar`] also when the sidecar is missing or stale.
     ///
     /// # Safety
-    /// As [`Self::open`].
-    pub unsafe fn open_with(path: &Path, policy: IndexPolicy, limits: &Limits) -> Result<Self> {
-        let source = FileSource::open(path)?;
+    /// As [`Self::open`]; with [`Access::Read`] the sidecar alone is mapped.
+    pub unsafe fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = path.as_ref();
         // SAFETY: the contract is our caller's.
-        let sidecar = unsafe { Self::sidecar(path, &source, policy)? };
-        let index = match sidecar {
-            Some(index) => index,
-            None => pt_index::build_source(path, &source, limits)?,
-        };
+        let handle = unsafe { Handle::open(path, options.access)? };
         // SAFETY: the contract is our caller's.
-        let map = unsafe { Map::new(source.file()) }.map_err(map_error(path))?;
-        let checked = CheckedRecords::new(index.storage_count());
-        Ok(Self { path: path.to_owned(), source, map, index, checked })
+        Self::of(path, handle, options, |sidecar| unsafe { open_index(sidecar) })
+    }
+}
+
+impl Handle {
+    /// Opens a file, and maps it if that is how it is to be accessed.
+    ///
+    /// # Safety
+    /// As [`Map::new`], unless the access is [`Access::Read`].
+    unsafe fn open(path: &Path, access: Access) -> Result<Self> {
+        let mut handle = Self::open_read(path)?;
+        if access.maps(&handle.source) {
+            // SAFETY: the contract is our caller's.
+            handle.map = Some(unsafe { Map::new(handle.source.file()) }.map_err(map_error(path))?);
+        }
+        Ok(handle)
+    }
+}
+
+impl FileCache {
+    /// Says how the bytes of files are come by, from the next file on that is opened.
+    ///
+    /// # Safety
+    /// As [`Map::new`] for every file of the index: nobody writes to or truncates one that the cache may have mapped.
+    #[must_use]
+    pub unsafe fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
     }
 
-    unsafe fn sidecar(path: &Path, source: &FileSource, policy: IndexPolicy) -> Result<Option<Index>> {
-        if policy == IndexPolicy::Parse {
-            return Ok(None);
-        }
-        let sidecar = pt_index::sidecar_path(path);
-        // SAFETY: the contract is our caller's.
-        let index = match unsafe { open_index(&sidecar) } {
-            Ok(index) => index,
-            Err(error) if policy == IndexPolicy::Sidecar => return Err(error),
-            // Missing, damaged or of another version: the file itself is the truth.
-            Err(_) => return Ok(None),
-        };
-        let freshness =
-            index.file(0).map_or(Freshness::Stale, |file| file.freshness_of(source, Policy::Stat));
-        match freshness {
-            Freshness::Fresh | Freshness::Touched => Ok(Some(index)),
-            freshness if policy == IndexPolicy::Sidecar => {
-                Err(pt_index::Error::Stale { path: path.to_owned(), freshness }.into())
-            }
-            _ => Ok(None),
+    pub(crate) fn open_file(&self, path: &Path) -> Result<Handle> {
+        match self.access {
+            Access::Read => Handle::open_read(path),
+            // SAFETY: the contract is that of whoever called `with_access`; a cache begins with `Access::Read`.
+            access => unsafe { Handle::open(path, access) },
         }
     }
 }

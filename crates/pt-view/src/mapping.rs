@@ -1,12 +1,12 @@
-//! A mapped file with its index. Its constructors are `unsafe` and so stand in the module `map`.
+//! A file with its index. The constructors that map are `unsafe` and so stand in the module `map`.
 
 use std::path::{Path, PathBuf};
 
-use pt_index::{FileEntry, FileSource, Index};
+use pt_index::{FileEntry, FileSource, Freshness, Index, Policy};
 
+use crate::access::{Handle, OpenOptions};
 use crate::bytes::{CheckedRecords, FileBytes};
 use crate::error::{Error, Result};
-use crate::map::Map;
 use crate::view::TensorView;
 
 /// Where the index of a file comes from.
@@ -21,7 +21,7 @@ pub enum IndexPolicy {
     Parse,
 }
 
-/// A PyTorch file, mapped, with the index of its tensors.
+/// A PyTorch file with the index of its tensors; mapped, unless it is opened to be read.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -39,14 +39,54 @@ pub enum IndexPolicy {
 /// ```
 #[derive(Debug)]
 pub struct Mapping {
-    pub(crate) path: PathBuf,
-    pub(crate) source: FileSource,
-    pub(crate) map: Map,
-    pub(crate) index: Index,
-    pub(crate) checked: CheckedRecords,
+    path: PathBuf,
+    handle: Handle,
+    index: Index,
+    checked: CheckedRecords,
 }
 
 impl Mapping {
+    /// Opens a file to be read by position, whatever [`OpenOptions::access`] says. No promise is needed: a file that shrinks
+    /// is an error. Nothing can be borrowed.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("model.pt");
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # std::fs::write(&path, write::to_vec(&Object::dict([("w", Tensor::new::<u8>(&[3], &[1, 2, 3])?.into())]))?)?;
+    /// use pt_view::{Mapping, OpenOptions};
+    /// let file = Mapping::open_read(&path, &OpenOptions::default())?;
+    /// assert_eq!(file.tensor("w")?.to_vec::<u8>()?, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub fn open_read(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = path.as_ref();
+        Self::of(path, Handle::open_read(path)?, options, |sidecar| Ok(pt_index::read(sidecar)?))
+    }
+
+    /// Finds the index of an open file.
+    pub(crate) fn of(
+        path: &Path,
+        handle: Handle,
+        options: &OpenOptions,
+        open_index: impl FnOnce(&Path) -> Result<Index>,
+    ) -> Result<Self> {
+        let source = &handle.source;
+        let kept = match options.index {
+            IndexPolicy::Parse => None,
+            IndexPolicy::Sidecar | IndexPolicy::Auto => sidecar(path, source, options.index, open_index)?,
+        };
+        let index = match kept {
+            Some(index) => index,
+            None => pt_index::build_source(path, source, &options.limits)?,
+        };
+        let checked = CheckedRecords::new(index.storage_count());
+        Ok(Self { path: path.to_owned(), handle, index, checked })
+    }
+
     /// Returns the path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
@@ -57,9 +97,9 @@ impl Mapping {
         &self.index
     }
 
-    /// Returns the bytes of the file.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map
+    /// Returns the bytes of the file, if it is mapped.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.handle.map.as_deref()
     }
 
     /// Returns the views of all tensors, in file order.
@@ -74,7 +114,9 @@ impl Mapping {
     /// [`Error::NoSuchTensor`].
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
         let entry = self.file().and_then(|file| file.tensor(name));
-        entry.map(|entry| TensorView::new(entry, self.file_bytes())).ok_or_else(|| self.no_such_tensor(name))
+        entry
+            .map(|entry| TensorView::new(entry, self.file_bytes()))
+            .ok_or_else(|| no_such_tensor(self.file(), name))
     }
 
     /// Returns the view of the tensor with this number among the file's.
@@ -100,17 +142,40 @@ impl Mapping {
     }
 
     pub(crate) fn file_bytes(&self) -> FileBytes<'_> {
-        FileBytes::mapped(&self.map, &self.source, &self.checked)
+        self.handle.file_bytes(&self.checked)
     }
+}
 
-    #[cold]
-    fn no_such_tensor(&self, name: &str) -> Error {
-        let common =
-            |other: &str| name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
-        let names = self.tensors().map(|tensor| tensor.name());
-        let nearest = names.max_by_key(|other| common(other)).map(str::to_owned);
-        Error::NoSuchTensor { name: name.to_owned(), count: self.tensors().count(), nearest }
+/// Opens the sidecar of a file; none where the file itself is to be parsed.
+fn sidecar(
+    path: &Path,
+    source: &FileSource,
+    policy: IndexPolicy,
+    open_index: impl FnOnce(&Path) -> Result<Index>,
+) -> Result<Option<Index>> {
+    let index = match open_index(&pt_index::sidecar_path(path)) {
+        Ok(index) => index,
+        Err(error) if policy == IndexPolicy::Sidecar => return Err(error),
+        // Missing, damaged or of another version: the file itself is the truth.
+        Err(_) => return Ok(None),
+    };
+    let freshness = index.file(0).map_or(Freshness::Stale, |file| file.freshness_of(source, Policy::Stat));
+    match freshness {
+        Freshness::Fresh | Freshness::Touched => Ok(Some(index)),
+        freshness if policy == IndexPolicy::Sidecar => {
+            Err(pt_index::Error::Stale { path: path.to_owned(), freshness }.into())
+        }
+        _ => Ok(None),
     }
+}
+
+#[cold]
+pub(crate) fn no_such_tensor(file: Option<FileEntry<'_>>, name: &str) -> Error {
+    let common =
+        |other: &str| name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
+    let names = || file.into_iter().flat_map(|file| file.tensors()).map(|tensor| tensor.name());
+    let nearest = names().max_by_key(|other| common(other)).map(str::to_owned);
+    Error::NoSuchTensor { name: name.to_owned(), count: names().count(), nearest }
 }
 
 pub(crate) fn map_error(path: &Path) -> impl Fn(std::io::Error) -> Error + use<'_> {
