@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group};
-use pt_view::{IndexPolicy, Map, Mapping};
+use pt_view::{IndexPolicy, Map, Mapping, OpenOptions};
 
 /// What listing means: name, shape and place of every tensor are looked at.
 fn list(mapping: &Mapping) -> (usize, u64) {
@@ -30,7 +30,7 @@ fn list(mapping: &Mapping) -> (usize, u64) {
 
 fn open(path: &Path, policy: IndexPolicy) -> Mapping {
     // SAFETY: the files of this benchmark are its own; nobody changes them.
-    unsafe { Mapping::open_with(path, policy, &Default::default()) }.unwrap()
+    unsafe { Mapping::open_with(path, &OpenOptions { index: policy, ..Default::default() }) }.unwrap()
 }
 
 /// The floor: a map, and offsets that were known beforehand.
@@ -84,7 +84,7 @@ fn cold(path: &Path, what: &str, policy: IndexPolicy) {
         let mapping = open(path, policy);
         black_box(list(&mapping));
         times.push(start.elapsed());
-        read = mapping.resident_bytes().unwrap_or(0);
+        read = mapping.resident().map_or(0, |resident| resident.bytes());
     }
     times.sort();
     let median: Duration = times[times.len() / 2];

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use pt_format::DType;
+use pt_format::element::Complex;
 use pt_format::write::{self, Object, Options, Storage, Tensor};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -97,6 +98,7 @@ fn views() -> write::Result<Object<'static>> {
 }
 
 fn parameters() -> write::Result<Object<'static>> {
+    static COMPLEX: [Complex<f32>; 1] = [Complex::new(1.0, -1.0)];
     static WEIGHT: [f32; 4] = [1.0, 2.0, 3.0, 4.0];
     let halves: &'static [f16] = Box::leak(Box::new([1.5, -2.5].map(f16::from_f32)));
     let brains: &'static [bf16] = Box::leak(Box::new([0.5, 3.0].map(bf16::from_f32)));
@@ -105,7 +107,7 @@ fn parameters() -> write::Result<Object<'static>> {
         ("frozen", Tensor::new(&[2], halves)?.parameter().into()),
         ("leaf", Tensor::new(&[4], &WEIGHT)?.requires_grad(true).into()),
         ("plain", Tensor::new(&[2], brains)?.into()),
-        ("complex", Tensor::new::<[f32; 2]>(&[1], &[[1.0, -1.0]])?.into()),
+        ("complex", Tensor::new(&[1], &COMPLEX)?.into()),
     ]))
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pt_format::{Checkpoint, DType, Error, Kind, Limits, PartKind};
 use pt_index::FileSource;
-use pt_view::{CheckedRecords, FileBytes, IndexPolicy, Mapping, TensorView};
+use pt_view::{CheckedRecords, FileBytes, IndexPolicy, Mapping, OpenOptions, TensorView};
 use serde_json::Value as Json;
 
 use crate::common::{Fixture, Opened, describe, fixtures, normalized, readable_fixtures, root, tree};
@@ -189,7 +189,10 @@ fn every_way_of_reading_gives_the_same_bytes() {
         let (path, bytes) = (fixture.path(), fixture.bytes());
         let opened = Opened::new(&bytes).unwrap();
         // SAFETY: nobody writes to the fixtures while tests run.
-        let mapping = unsafe { Mapping::open_with(&path, IndexPolicy::Parse, &Limits::default()) }.unwrap();
+        let mapping = unsafe {
+            Mapping::open_with(&path, &OpenOptions { index: IndexPolicy::Parse, ..Default::default() })
+        }
+        .unwrap();
         let source = FileSource::open(&path).unwrap();
         let checked = CheckedRecords::new(opened.index.storage_count());
         for ((_, in_memory), mapped) in opened.tensors().zip(mapping.tensors()) {

@@ -1,61 +1,175 @@
-//! What is touched is read, and nothing else: a 1 GiB file of which one 4 KiB tensor is used.
+//! What is touched is read, and nothing else: a 2 GiB file of which one 4 KiB tensor is used.
 
 #[path = "../benches/common/mod.rs"]
 mod files;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use pt_format::DType;
 use pt_format::write::{Object, Storage, Tensor};
-use pt_view::{IndexPolicy, Mapping};
+use pt_index::FileSource;
+use pt_view::{Advice, CheckedRecords, FileBytes, IndexPolicy, Mapping, OpenOptions, TensorView};
+use tempfile::TempDir;
 
 const PAGE_TENSOR_BYTES: u64 = 4096;
-const RESIDENT_BYTES_MAX: usize = 2 << 20;
+/// What parsing the file may read of it.
+const PARSED_BYTES_MAX: usize = 2 << 20;
+/// What touching the tensor may.
+const TOUCHED_BYTES_MAX: usize = 64 << 10;
 
-fn gibibyte(path: &Path) {
+/// A sparse file of 128 tensors of so many bytes, and a small one.
+fn sparse(tensor_bytes: u64) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("sparse.pt");
     let zeros = |bytes: u64| {
         let storage = Storage::zeros(bytes);
         Object::from(Tensor::strided(DType::UInt8, &[bytes], &[1], 0, &storage).unwrap())
     };
-    let large = (0..64).map(|number| (format!("large.{number}"), zeros(16 << 20)));
+    let large = (0..128).map(|number| (format!("large.{number}"), zeros(tensor_bytes)));
     let small = std::iter::once(("small".to_owned(), zeros(PAGE_TENSOR_BYTES)));
-    files::save(path, &Object::dict(large.chain(small).collect::<Vec<_>>()));
+    files::save(&path, &Object::dict(large.chain(small).collect::<Vec<_>>()));
+    (folder, path)
+}
+
+/// Writing a file, and parsing it, leaves pages behind; without `dd` they only make the tests stricter.
+fn evict(path: &Path) {
+    let _ = Command::new("sync").arg(path).status();
+    let input = format!("if={}", path.display());
+    let _ = Command::new("dd").args([&input, "iflag=nocache", "count=0", "status=none"]).status();
+}
+
+fn open(path: &Path, policy: IndexPolicy) -> Mapping {
+    // SAFETY: the file is this test's own.
+    unsafe { Mapping::open_with(path, &OpenOptions { index: policy, ..Default::default() }) }.unwrap()
 }
 
 #[test]
 fn one_small_tensor_of_a_large_file_leaves_the_rest_on_disk() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let path = folder.path().join("gibibyte.pt");
-    gibibyte(&path);
-    assert!(std::fs::metadata(&path).unwrap().len() > 1 << 30);
-    // Writing it left pages behind; without `dd` they only make the test stricter.
-    let _ = Command::new("sync").arg(&path).status();
-    let _ = Command::new("dd")
-        .args([&format!("if={}", path.display()), "iflag=nocache", "count=0", "status=none"])
-        .status();
+    let (_folder, path) = sparse(16 << 20);
+    assert!(std::fs::metadata(&path).unwrap().len() > 2 << 30);
+    let index = pt_index::build_file(&path, &Default::default()).unwrap();
+    pt_index::save(&index, &pt_index::sidecar_path(&path)).unwrap();
 
     for policy in [IndexPolicy::Parse, IndexPolicy::Sidecar] {
-        if policy == IndexPolicy::Sidecar {
-            pt_index::save(
-                &pt_index::build_file(&path, &Default::default()).unwrap(),
-                &pt_index::sidecar_path(&path),
-            )
-            .unwrap();
-        }
-        // SAFETY: the file is this test's own.
-        let mapping = unsafe { Mapping::open_with(&path, policy, &Default::default()) }.unwrap();
-        let small = mapping.tensor("small").unwrap();
-        assert_eq!(small.as_slice::<u8>().unwrap().iter().map(|&byte| u64::from(byte)).sum::<u64>(), 0);
-        let Some(resident) = mapping.resident_bytes() else {
+        evict(&path);
+        let mapping = open(&path, policy);
+        let Some(opened) = mapping.resident() else {
             println!("skipped: this platform does not tell which pages are resident");
             return;
         };
-        println!("{policy:?}: {resident} bytes of {} resident", mapping.bytes().len());
-        assert!(
-            resident >= PAGE_TENSOR_BYTES as usize,
-            "{policy:?}: the tensor that was read must be resident"
+        let small = mapping.tensor("small").unwrap();
+        assert_eq!(small.as_slice::<u8>().unwrap().iter().map(|&byte| u64::from(byte)).sum::<u64>(), 0);
+        let (opened, touched) = (opened.bytes(), mapping.resident().unwrap().bytes());
+        println!(
+            "{policy:?}: of {} bytes, {opened} are resident when it is open",
+            mapping.bytes().unwrap().len()
         );
-        assert!(resident < RESIDENT_BYTES_MAX, "{policy:?}: {resident} bytes are resident");
+        println!("{policy:?}: {} more when the tensor was read", touched - opened);
+        assert!(small.resident().unwrap().pages.iter().all(|&page| page), "what was read must be resident");
+        match policy {
+            IndexPolicy::Sidecar => assert!(touched < TOUCHED_BYTES_MAX, "{touched} bytes are resident"),
+            _ => assert!(opened < PARSED_BYTES_MAX, "{opened} bytes are resident"),
+        }
+        assert!(touched - opened < TOUCHED_BYTES_MAX, "{policy:?}: {} bytes were read", touched - opened);
+    }
+}
+
+/// The advice of one tensor brings it into memory and takes it out, and leaves the next one alone.
+#[test]
+fn advice_moves_one_tensor_in_and_out_of_memory() {
+    let (_folder, path) = sparse(4 << 20);
+    evict(&path);
+    let mapping = open(&path, IndexPolicy::Parse);
+    let (tensor, next) = (mapping.tensor("large.64").unwrap(), mapping.tensor("large.66").unwrap());
+    let resident = |view: &TensorView<'_>| view.resident().map_or(0, |resident| resident.bytes());
+    let Some(before) = tensor.resident() else {
+        println!("skipped: this platform does not tell which pages are resident");
+        return;
+    };
+    assert!(before.pages.len() * before.page_bytes >= 4 << 20);
+    assert_eq!(before.bytes(), 0, "nothing was read yet");
+
+    for advice in [Advice::Sequential, Advice::HugePages, Advice::Random] {
+        tensor.advise(advice).unwrap();
+        assert_eq!(resident(&tensor), 0);
+    }
+    tensor.prefetch().unwrap();
+    let patience = Instant::now() + Duration::from_secs(20);
+    while resident(&tensor) < 4 << 20 && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(tensor.resident().unwrap().pages.iter().all(|&page| page), "all of it is read ahead");
+    assert_eq!(resident(&next), 0);
+
+    if next.row(0).unwrap().populate().unwrap() {
+        assert!(resident(&next) > 0);
+        assert!(next.populate().unwrap());
+        assert!(next.resident().unwrap().pages.iter().all(|&page| page));
+    }
+    assert_eq!(tensor.as_slice::<u8>().unwrap().iter().max(), Some(&0));
+    tensor.advise(Advice::DontNeed).unwrap();
+    assert!(resident(&tensor) < 4 << 12, "{} bytes stay", resident(&tensor));
+    assert_eq!(tensor.as_slice::<u8>().unwrap()[1 << 20], 0);
+    mapping.advise(Advice::DontNeed).unwrap();
+    mapping.prefetch().unwrap();
+}
+
+/// Files that are read have advice too, and no map to ask about.
+#[test]
+fn advice_for_files_that_are_read_or_in_memory_is_taken() {
+    let (_folder, path) = sparse(1 << 20);
+    let source = FileSource::open(&path).unwrap();
+    let index = pt_index::build_source(&path, &source, &Default::default()).unwrap();
+    let checked = CheckedRecords::new(index.storage_count());
+    for file in [FileBytes::read(&source, &checked), FileBytes::new(&std::fs::read(&path).unwrap())] {
+        let view = TensorView::new(index.find_tensor("large.7").unwrap(), file);
+        for advice in
+            [Advice::Random, Advice::Sequential, Advice::WillNeed, Advice::DontNeed, Advice::HugePages]
+        {
+            view.advise(advice).unwrap();
+        }
+        view.prefetch().unwrap();
+        assert!(!view.populate().unwrap());
+        assert_eq!(view.resident(), None);
+    }
+}
+
+/// Bytes that this thread has read, from the page cache or the disk.
+fn bytes_read() -> Option<u64> {
+    let io = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+    io.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse().ok()
+}
+
+#[test]
+fn a_row_of_a_large_tensor_is_read_alone() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("rows.pt");
+    const ROWS: u64 = 1 << 20;
+    let storage = Storage::zeros(ROWS << 11);
+    files::save(
+        &path,
+        &Tensor::strided(DType::Int16, &[ROWS, 1024], &[1024, 1], 0, &storage).unwrap().into(),
+    );
+    let source = FileSource::open(&path).unwrap();
+    let index = pt_index::build_source(&path, &source, &Default::default()).unwrap();
+    let checked = CheckedRecords::new(index.storage_count());
+    let view = TensorView::new(index.tensor(0).unwrap(), FileBytes::read(&source, &checked));
+
+    let row = view.row(ROWS / 2).unwrap();
+    let place = row.locate().unwrap();
+    assert_eq!((place.offset - view.locate().unwrap().offset, place.length), (ROWS / 2 * 2048, 2048));
+    row.to_vec::<i16>().unwrap(); // the local header is read once
+    let before = bytes_read();
+    for number in [0, 7, ROWS - 1] {
+        assert_eq!(view.row(number).unwrap().to_vec::<i16>().unwrap(), [0; 1024]);
+    }
+    match before.zip(bytes_read()) {
+        // Asking is reading, too.
+        Some((before, after)) => {
+            assert!((3 * 2048..4 * 2048).contains(&(after - before)), "{}", after - before)
+        }
+        None => println!("skipped: this platform does not tell what a thread has read"),
     }
 }

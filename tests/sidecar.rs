@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use pt_format::write::{self, Object, Tensor};
 use pt_index::{Error, Freshness, build_file, save, sidecar_path};
-use pt_view::{IndexPolicy, Mapping};
+use pt_view::{IndexPolicy, Mapping, OpenOptions};
 
 fn write_file(path: &Path, values: &[f32]) {
     let tensor = Tensor::new::<f32>(&[values.len() as u64], values).unwrap();
@@ -23,7 +23,7 @@ fn indexed(folder: &Path) -> PathBuf {
 
 fn open(path: &Path, policy: IndexPolicy) -> pt_view::Result<Mapping> {
     // SAFETY: the files are this test's own, and are replaced, not rewritten, while they are mapped.
-    unsafe { Mapping::open_with(path, policy, &Default::default()) }
+    unsafe { Mapping::open_with(path, &OpenOptions { index: policy, ..Default::default() }) }
 }
 
 fn set_modified(path: &Path, time: SystemTime) {

@@ -10,7 +10,8 @@
 //! * [`Checkpoint`] — parse a file, list its [`Tensor`]s, walk its [`values`](Checkpoint::values).
 //! * [`write`](mod@write) — write a `.pt` file that `torch.load(weights_only=True)` reads.
 //! * [`distributed`] — the plan of a distributed checkpoint (`.metadata`).
-//! * [`DType`], [`geometry`], [`strided`] — element types, shape and stride arithmetic, copies of any stride.
+//! * [`DType`], [`element`] — element types, and the Rust types that are theirs.
+//! * [`geometry`], [`strided`] — shape and stride arithmetic, copies of any stride.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +20,7 @@ mod checkpoint;
 mod container;
 pub mod distributed;
 mod dtype;
-mod element;
+pub mod element;
 mod error;
 mod fault;
 pub mod geometry;

@@ -85,31 +85,37 @@ fn copy_row<const N: usize>(from: &[u8], step: usize, row: &mut [u8]) {
 /// assert_eq!([0; 4].map(|_| offsets.step()), [0, 1, 10, 11]);
 /// ```
 #[derive(Clone, Debug)]
-pub struct Offsets<'d> {
-    shape: &'d [u64],
-    stride: &'d [u64],
-    index: Vec<u64>,
+pub struct Offsets {
+    dims: Vec<Dim>,
     offset: u64,
 }
 
-impl<'d> Offsets<'d> {
+#[derive(Clone, Debug)]
+struct Dim {
+    size: u64,
+    stride: u64,
+    index: u64,
+}
+
+impl Offsets {
     /// Starts at the first element.
-    pub fn new(shape: &'d [u64], stride: &'d [u64]) -> Self {
-        Self { shape, stride, index: vec![0; shape.len()], offset: 0 }
+    pub fn new(shape: &[u64], stride: &[u64]) -> Self {
+        let dims = shape.iter().zip(stride).map(|(&size, &stride)| Dim { size, stride, index: 0 });
+        Self { dims: dims.collect(), offset: 0 }
     }
 
     /// Returns the offset of this element and steps to the next, around to the first after the last.
     pub fn step(&mut self) -> u64 {
         let here = self.offset;
-        for dim in (0..self.shape.len()).rev() {
-            self.index[dim] += 1;
+        for dim in self.dims.iter_mut().rev() {
+            dim.index += 1;
             // The stride of a dimension of size 1 is any number at all; what is added is taken back at once.
-            self.offset = self.offset.wrapping_add(self.stride[dim]);
-            if self.index[dim] < self.shape[dim] {
+            self.offset = self.offset.wrapping_add(dim.stride);
+            if dim.index < dim.size {
                 break;
             }
-            self.offset = self.offset.wrapping_sub(self.stride[dim].wrapping_mul(self.shape[dim]));
-            self.index[dim] = 0;
+            self.offset = self.offset.wrapping_sub(dim.stride.wrapping_mul(dim.size));
+            dim.index = 0;
         }
         here
     }

@@ -20,6 +20,22 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The system does not take advice about the file.
+    #[error("{}: how it is used cannot be told to the system: {source}", path.display())]
+    Advice {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The index has no such file.
+    #[error("file {number} does not exist; the index has {count}")]
+    NoSuchFile {
+        /// The number asked for.
+        number: usize,
+        /// Files there are.
+        count: usize,
+    },
     /// No tensor has this name.
     #[error("no tensor `{name}`; the file has {count}{}", nearest.as_ref().map_or_else(String::new, |n| format!(", such as `{n}`")))]
     NoSuchTensor {
@@ -73,7 +89,9 @@ pub enum Obstacle {
     #[error("cannot be read: {0}")]
     Read(String),
     /// The type asked for is not the tensor's.
-    #[error("is {dtype}, not {asked}; ask for the Rust type of {dtype}, or use `as_bytes`")]
+    #[error(
+        "is {dtype}, not {asked}; ask for the type of {dtype} (see `pt_format::element`), or use `as_bytes`"
+    )]
     WrongType {
         /// The tensor's dtype.
         dtype: DType,
@@ -117,6 +135,29 @@ pub enum Obstacle {
         element: usize,
         /// The byte.
         value: u8,
+    },
+    /// The system does not take advice about it.
+    #[error("is used in a way that cannot be told to the system: {0}")]
+    Advice(String),
+    /// It has no such dimension.
+    #[error("has {rank} dimensions, counted from 0, and so none of number {dim}")]
+    NoSuchDim {
+        /// The dimension asked for.
+        dim: usize,
+        /// Dimensions there are.
+        rank: usize,
+    },
+    /// A dimension ends before.
+    #[error("has {size} elements in dimension {dim}, not {start}..{end}")]
+    OutOfBounds {
+        /// The dimension.
+        dim: usize,
+        /// First element asked for.
+        start: u64,
+        /// Behind the last one asked for.
+        end: u64,
+        /// Elements there are.
+        size: u64,
     },
     /// The buffer is not as long as the tensor.
     #[error("needs a buffer of {needs} bytes, got {has}")]

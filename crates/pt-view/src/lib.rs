@@ -20,20 +20,31 @@
 //! copied: stored, little-endian, aligned, contiguous. Anything else is a typed refusal that names the method to call
 //! instead.
 //!
-//! Unsafe code is in the module `map` alone: mapping files, and asking which of their pages are resident.
+//! Unsafe code is in the module `map` alone: mapping files, asking which of their pages are resident, and giving pages back.
 
 #![deny(unsafe_code)]
 
+mod access;
+mod bytes;
+mod cache;
 mod error;
 mod iter;
+mod lru;
 #[allow(unsafe_code)]
 mod map;
 mod mapping;
+mod place;
+mod residency;
+mod shape;
 mod values;
 mod view;
 
+pub use crate::access::{Access, OpenOptions};
+pub use crate::bytes::{CheckedRecords, FileBytes};
+pub use crate::cache::{CachedFile, FileCache};
 pub use crate::error::{Error, Obstacle, Result};
-pub use crate::iter::Elements;
-pub use crate::map::{Advice, Map, open_index};
+pub use crate::iter::{Elements, Rows};
+pub use crate::map::{Map, open_index};
 pub use crate::mapping::{IndexPolicy, Mapping};
-pub use crate::view::{Caps, CheckedRecords, FileBytes, Location, TensorView};
+pub use crate::residency::{Advice, Residency};
+pub use crate::view::{Caps, Location, TensorView};

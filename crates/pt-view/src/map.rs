@@ -1,8 +1,8 @@
 //! The one unsafe module: files as memory.
 //!
 //! Two things cannot be proved by the compiler. A mapping is a promise about the outside world, so [`Map::new`] and the
-//! constructors of [`Mapping`] hand that promise to their caller. And `mincore` writes to memory it is given, which is done here with the arithmetic
-//! beside it.
+//! constructors of [`Mapping`] and [`FileCache`] that map hand that promise to their caller. And `mincore` writes to memory it is given, and
+//! `MADV_DONTNEED` takes pages away, which is done here with the reasons beside it.
 
 use std::fs::File;
 use std::io;
@@ -10,24 +10,13 @@ use std::ops::Deref;
 use std::path::Path;
 
 use bytes::Bytes;
-use pt_format::Limits;
-use pt_index::{FileSource, Freshness, Index, Policy};
+use pt_index::{FileSource, Index};
 
+use crate::access::{Access, Handle, OpenOptions};
+use crate::cache::FileCache;
 use crate::error::Result;
-use crate::mapping::{IndexPolicy, Mapping, map_error};
-use crate::view::CheckedRecords;
-
-/// How a mapped range will be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Advice {
-    /// Touched here and there: no read-ahead. How maps begin.
-    Random,
-    /// Touched from front to back: read ahead and drop behind.
-    Sequential,
-    /// Needed soon: start reading now.
-    WillNeed,
-}
+use crate::mapping::{Mapping, map_error};
+use crate::residency::{Advice, Residency};
 
 /// A file mapped read-only.
 #[derive(Debug)]
@@ -61,15 +50,29 @@ impl Map {
     /// # Errors
     /// What the system says, and [`io::ErrorKind::InvalidInput`] for a range outside the map.
     pub fn advise(&self, advice: Advice, offset: usize, length: usize) -> io::Result<()> {
-        if offset.checked_add(length).is_none_or(|end| end > self.map.len()) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        self.check_range(offset, length)?;
         #[cfg(unix)]
         {
             let advice = match advice {
                 Advice::Random => memmap2::Advice::Random,
                 Advice::Sequential => memmap2::Advice::Sequential,
                 Advice::WillNeed => memmap2::Advice::WillNeed,
+                #[cfg(target_os = "linux")]
+                Advice::HugePages => {
+                    // Kernels without huge pages do not know the word.
+                    return match self.map.advise_range(memmap2::Advice::HugePage, offset, length) {
+                        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+                        result => result,
+                    };
+                }
+                #[cfg(not(target_os = "linux"))]
+                Advice::HugePages => return Ok(()),
+                Advice::DontNeed => {
+                    let advice = memmap2::UncheckedAdvice::DontNeed;
+                    // SAFETY: the map is shared, of a file, and never written to: what is dropped is read from the file
+                    // again, and whoever made the map promised that the file does not change. The range is inside.
+                    return unsafe { self.map.unchecked_advise_range(advice, offset, length) };
+                }
             };
             self.map.advise_range(advice, offset, length)
         }
@@ -80,27 +83,59 @@ impl Map {
         }
     }
 
-    /// Returns how many bytes of the file lie in memory now, in whole pages, whoever read them. `None` where the
-    /// platform does not tell.
-    pub fn resident_bytes(&self) -> Option<usize> {
+    /// Reads a range into memory and maps its pages; returns whether that was done. Linux 5.14 and newer can; elsewhere
+    /// nothing is touched.
+    ///
+    /// # Errors
+    /// What the system says, also when the file was cut off; [`io::ErrorKind::InvalidInput`] for a range outside the map.
+    pub fn populate(&self, offset: usize, length: usize) -> io::Result<bool> {
+        self.check_range(offset, length)?;
+        #[cfg(target_os = "linux")]
+        loop {
+            match self.map.advise_range(memmap2::Advice::PopulateRead, offset, length) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        Ok(false)
+    }
+
+    /// Returns which pages of a range lie in memory now, whoever read them. `None` where the platform does not tell (all but
+    /// Linux), and for a range outside the map.
+    pub fn resident(&self, offset: usize, length: usize) -> Option<Residency> {
+        self.check_range(offset, length).ok()?;
         #[cfg(target_os = "linux")]
         {
-            if self.map.is_empty() {
-                return Some(0);
-            }
             // SAFETY: a query without arguments that live in memory.
-            let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
-            let mut pages = vec![0u8; self.map.len().div_ceil(page)];
-            // SAFETY: the address is the start of a live mapping and so page-aligned, the length is the mapping's, and
-            // `pages` has one byte for each page of it, as mincore(2) asks. The mapping is only read.
+            let page_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+            if length == 0 {
+                return Some(Residency { page_bytes, pages: Vec::new() });
+            }
+            let first = offset / page_bytes * page_bytes;
+            let bytes = offset + length - first;
+            let mut pages = vec![0u8; bytes.div_ceil(page_bytes)];
+            // SAFETY: the range was checked to lie in the live mapping, which starts at a page; so `first`, a multiple of
+            // the page size, is page-aligned and inside, and `bytes` ends inside. `pages` has one byte for each page from
+            // there on, as mincore(2) asks. The mapping is only read.
             let status = unsafe {
-                libc::mincore(self.map.as_ptr().cast_mut().cast(), self.map.len(), pages.as_mut_ptr())
+                let start = self.map.as_ptr().add(first).cast_mut();
+                libc::mincore(start.cast(), bytes, pages.as_mut_ptr())
             };
-            let resident = pages.iter().filter(|&&page| page & 1 != 0).count();
-            (status == 0).then_some(resident * page)
+            let pages = pages.into_iter().map(|page| page & 1 != 0).collect();
+            (status == 0).then_some(Residency { page_bytes, pages })
         }
         #[cfg(not(target_os = "linux"))]
         None
+    }
+
+    fn check_range(&self, offset: usize, length: usize) -> io::Result<()> {
+        match offset.checked_add(length).is_some_and(|end| end <= self.map.len()) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 }
 
@@ -145,7 +180,7 @@ pub unsafe fn open_index(path: &Path) -> Result<Index> {
 }
 
 impl Mapping {
-    /// Opens a file with [`IndexPolicy::Auto`] and default limits.
+    /// Opens and maps a file, with [`IndexPolicy::Auto`] and default limits.
     ///
     /// # Errors
     /// When the file is not there, is no PyTorch file, or cannot be mapped.
@@ -154,50 +189,56 @@ impl Mapping {
     /// As [`Map::new`]: nobody writes to the file (or its sidecar) or truncates it while it is mapped.
     pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self> {
         // SAFETY: the contract is our caller's.
-        unsafe { Self::open_with(path.as_ref(), IndexPolicy::Auto, &Limits::default()) }
+        unsafe { Self::open_with(path, &OpenOptions::default()) }
     }
 
-    /// Opens a file.
+    /// Opens a file. [`Self::open_read`] opens one to be read, without a promise.
     ///
     /// # Errors
     /// As [`Self::open`]; with [`IndexPolicy::Sidecar`] also when the sidecar is missing or stale.
     ///
     /// # Safety
-    /// As [`Self::open`].
-    pub unsafe fn open_with(path: &Path, policy: IndexPolicy, limits: &Limits) -> Result<Self> {
-        let source = FileSource::open(path)?;
+    /// As [`Self::open`]; with [`Access::Read`] the sidecar alone is mapped.
+    pub unsafe fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = path.as_ref();
         // SAFETY: the contract is our caller's.
-        let sidecar = unsafe { Self::sidecar(path, &source, policy)? };
-        let index = match sidecar {
-            Some(index) => index,
-            None => pt_index::build_source(path, &source, limits)?,
-        };
+        let handle = unsafe { Handle::open(path, options.access)? };
         // SAFETY: the contract is our caller's.
-        let map = unsafe { Map::new(source.file()) }.map_err(map_error(path))?;
-        let checked = CheckedRecords::new(index.storage_count());
-        Ok(Self { path: path.to_owned(), source, map, index, checked })
+        Self::of(path, handle, options, |sidecar| unsafe { open_index(sidecar) })
+    }
+}
+
+impl Handle {
+    /// Opens a file, and maps it if that is how it is to be accessed.
+    ///
+    /// # Safety
+    /// As [`Map::new`], unless the access is [`Access::Read`].
+    unsafe fn open(path: &Path, access: Access) -> Result<Self> {
+        let mut handle = Self::open_read(path)?;
+        if access.maps(&handle.source) {
+            // SAFETY: the contract is our caller's.
+            handle.map = Some(unsafe { Map::new(handle.source.file()) }.map_err(map_error(path))?);
+        }
+        Ok(handle)
+    }
+}
+
+impl FileCache {
+    /// Says how the bytes of files are come by, from the next file on that is opened.
+    ///
+    /// # Safety
+    /// As [`Map::new`] for every file of the index: nobody writes to or truncates one that the cache may have mapped.
+    #[must_use]
+    pub unsafe fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
     }
 
-    unsafe fn sidecar(path: &Path, source: &FileSource, policy: IndexPolicy) -> Result<Option<Index>> {
-        if policy == IndexPolicy::Parse {
-            return Ok(None);
-        }
-        let sidecar = pt_index::sidecar_path(path);
-        // SAFETY: the contract is our caller's.
-        let index = match unsafe { open_index(&sidecar) } {
-            Ok(index) => index,
-            Err(error) if policy == IndexPolicy::Sidecar => return Err(error),
-            // Missing, damaged or of another version: the file itself is the truth.
-            Err(_) => return Ok(None),
-        };
-        let freshness =
-            index.file(0).map_or(Freshness::Stale, |file| file.freshness_of(source, Policy::Stat));
-        match freshness {
-            Freshness::Fresh | Freshness::Touched => Ok(Some(index)),
-            freshness if policy == IndexPolicy::Sidecar => {
-                Err(pt_index::Error::Stale { path: path.to_owned(), freshness }.into())
-            }
-            _ => Ok(None),
+    pub(crate) fn open_file(&self, path: &Path) -> Result<Handle> {
+        match self.access {
+            Access::Read => Handle::open_read(path),
+            // SAFETY: the contract is that of whoever called `with_access`; a cache begins with `Access::Read`.
+            access => unsafe { Handle::open(path, access) },
         }
     }
 }

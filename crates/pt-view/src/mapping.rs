@@ -1,12 +1,13 @@
-//! A mapped file with its index. Its constructors are `unsafe` and so stand in the module `map`.
+//! A file with its index. The constructors that map are `unsafe` and so stand in the module `map`.
 
 use std::path::{Path, PathBuf};
 
-use pt_index::{FileEntry, FileSource, Index};
+use pt_index::{FileEntry, FileSource, Freshness, Index, Policy};
 
+use crate::access::{Handle, OpenOptions};
+use crate::bytes::{CheckedRecords, FileBytes};
 use crate::error::{Error, Result};
-use crate::map::{Advice, Map};
-use crate::view::{CheckedRecords, FileBytes, TensorView};
+use crate::view::TensorView;
 
 /// Where the index of a file comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -20,7 +21,7 @@ pub enum IndexPolicy {
     Parse,
 }
 
-/// A PyTorch file, mapped, with the index of its tensors.
+/// A PyTorch file with the index of its tensors; mapped, unless it is opened to be read.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -38,14 +39,54 @@ pub enum IndexPolicy {
 /// ```
 #[derive(Debug)]
 pub struct Mapping {
-    pub(crate) path: PathBuf,
-    pub(crate) source: FileSource,
-    pub(crate) map: Map,
-    pub(crate) index: Index,
-    pub(crate) checked: CheckedRecords,
+    path: PathBuf,
+    handle: Handle,
+    index: Index,
+    checked: CheckedRecords,
 }
 
 impl Mapping {
+    /// Opens a file to be read by position, whatever [`OpenOptions::access`] says. No promise is needed: a file that shrinks
+    /// is an error. Nothing can be borrowed.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("model.pt");
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # std::fs::write(&path, write::to_vec(&Object::dict([("w", Tensor::new::<u8>(&[3], &[1, 2, 3])?.into())]))?)?;
+    /// use pt_view::{Mapping, OpenOptions};
+    /// let file = Mapping::open_read(&path, &OpenOptions::default())?;
+    /// assert_eq!(file.tensor("w")?.to_vec::<u8>()?, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub fn open_read(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = path.as_ref();
+        Self::of(path, Handle::open_read(path)?, options, |sidecar| Ok(pt_index::read(sidecar)?))
+    }
+
+    /// Finds the index of an open file.
+    pub(crate) fn of(
+        path: &Path,
+        handle: Handle,
+        options: &OpenOptions,
+        open_index: impl FnOnce(&Path) -> Result<Index>,
+    ) -> Result<Self> {
+        let source = &handle.source;
+        let kept = match options.index {
+            IndexPolicy::Parse => None,
+            IndexPolicy::Sidecar | IndexPolicy::Auto => sidecar(path, source, options.index, open_index)?,
+        };
+        let index = match kept {
+            Some(index) => index,
+            None => pt_index::build_source(path, source, &options.limits)?,
+        };
+        let checked = CheckedRecords::new(index.storage_count());
+        Ok(Self { path: path.to_owned(), handle, index, checked })
+    }
+
     /// Returns the path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
@@ -56,9 +97,9 @@ impl Mapping {
         &self.index
     }
 
-    /// Returns the bytes of the file.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map
+    /// Returns the bytes of the file, if it is mapped.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.handle.map.as_deref()
     }
 
     /// Returns the views of all tensors, in file order.
@@ -73,38 +114,68 @@ impl Mapping {
     /// [`Error::NoSuchTensor`].
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
         let entry = self.file().and_then(|file| file.tensor(name));
-        entry.map(|entry| TensorView::new(entry, self.file_bytes())).ok_or_else(|| self.no_such_tensor(name))
+        entry
+            .map(|entry| TensorView::new(entry, self.file_bytes()))
+            .ok_or_else(|| no_such_tensor(self.file(), name))
     }
 
-    /// Says how the whole file will be used; maps begin as [`Advice::Random`].
+    /// Returns the view of the tensor with this number among the file's.
     ///
-    /// # Errors
-    /// [`Error::Map`] with what the system says.
-    pub fn advise(&self, advice: Advice) -> Result<()> {
-        self.map.advise(advice, 0, self.map.len()).map_err(map_error(&self.path))
-    }
-
-    /// Returns how many bytes of the file lie in memory now; `None` where the platform does not tell.
-    pub fn resident_bytes(&self) -> Option<usize> {
-        self.map.resident_bytes()
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("model.pt");
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # std::fs::write(&path, write::to_vec(&Object::dict([("w", Tensor::new::<u8>(&[3], &[1, 2, 3])?.into())]))?)?;
+    /// # // SAFETY: nobody rewrites or truncates the file while it is mapped.
+    /// # let mapping = unsafe { pt_view::Mapping::open(&path)? };
+    /// let number = mapping.tensor("w")?.entry().number(); // once
+    /// assert_eq!(mapping.tensor_at(number).unwrap().name(), "w"); // as often as need be, without a name to look up
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tensor_at(&self, number: usize) -> Option<TensorView<'_>> {
+        let entry = self.file()?.tensor_at(number)?;
+        Some(TensorView::new(entry, self.file_bytes()))
     }
 
     fn file(&self) -> Option<FileEntry<'_>> {
         self.index.file(0)
     }
 
-    fn file_bytes(&self) -> FileBytes<'_> {
-        FileBytes::mapped(&self.map, &self.source, &self.checked)
+    pub(crate) fn file_bytes(&self) -> FileBytes<'_> {
+        self.handle.file_bytes(&self.checked)
     }
+}
 
-    #[cold]
-    fn no_such_tensor(&self, name: &str) -> Error {
-        let common =
-            |other: &str| name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
-        let names = self.tensors().map(|tensor| tensor.name());
-        let nearest = names.max_by_key(|other| common(other)).map(str::to_owned);
-        Error::NoSuchTensor { name: name.to_owned(), count: self.tensors().count(), nearest }
+/// Opens the sidecar of a file; none where the file itself is to be parsed.
+fn sidecar(
+    path: &Path,
+    source: &FileSource,
+    policy: IndexPolicy,
+    open_index: impl FnOnce(&Path) -> Result<Index>,
+) -> Result<Option<Index>> {
+    let index = match open_index(&pt_index::sidecar_path(path)) {
+        Ok(index) => index,
+        Err(error) if policy == IndexPolicy::Sidecar => return Err(error),
+        // Missing, damaged or of another version: the file itself is the truth.
+        Err(_) => return Ok(None),
+    };
+    let freshness = index.file(0).map_or(Freshness::Stale, |file| file.freshness_of(source, Policy::Stat));
+    match freshness {
+        Freshness::Fresh | Freshness::Touched => Ok(Some(index)),
+        freshness if policy == IndexPolicy::Sidecar => {
+            Err(pt_index::Error::Stale { path: path.to_owned(), freshness }.into())
+        }
+        _ => Ok(None),
     }
+}
+
+#[cold]
+pub(crate) fn no_such_tensor(file: Option<FileEntry<'_>>, name: &str) -> Error {
+    let common =
+        |other: &str| name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
+    let names = || file.into_iter().flat_map(|file| file.tensors()).map(|tensor| tensor.name());
+    let nearest = names().max_by_key(|other| common(other)).map(str::to_owned);
+    Error::NoSuchTensor { name: name.to_owned(), count: names().count(), nearest }
 }
 
 pub(crate) fn map_error(path: &Path) -> impl Fn(std::io::Error) -> Error + use<'_> {

@@ -1,0 +1,244 @@
+//! The files of a folder, of which so many are open at a time.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pt_index::{FileEntry, Index, Policy};
+
+use crate::access::{Access, Handle};
+use crate::bytes::CheckedRecords;
+use crate::error::{Error, Result};
+use crate::lru::Lru;
+use crate::mapping::no_such_tensor;
+use crate::view::TensorView;
+
+/// As many files as are kept open at most, unless the caller asks for more.
+const FILES_MAX: usize = 1024;
+/// What is left of the process's file descriptors for others: of four, three. The same for maps, of eight, seven.
+const DESCRIPTORS_SHARE: usize = 4;
+#[cfg(target_os = "linux")]
+const MAPS_SHARE: usize = 8;
+
+/// The data files of an index, opened when they are asked for; the ones used last stay open.
+///
+/// However many files there are, at most [`Self::capacity`] of them are open, besides those that are being opened and those
+/// of which somebody still holds a [`CachedFile`]. Should the process run out of file descriptors (or maps) nevertheless, because others take them,
+/// the cache closes files until the one asked for can be opened. Threads share it.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # use pt_format::write::{self, Object, Tensor};
+/// # for (name, value) in [("a.pt", [1, 2]), ("b.pt", [3, 4])] {
+/// #     let object = Object::dict([("x", Tensor::new::<u8>(&[2], &value)?.into())]);
+/// #     std::fs::write(folder.path().join(name), write::to_vec(&object)?)?;
+/// # }
+/// use pt_view::FileCache;
+/// let index = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {})?.index;
+/// let files = FileCache::new(folder.path(), index).with_capacity(1);
+/// for (number, expected) in [(1, [3, 4]), (0, [1, 2])] {
+///     assert_eq!(files.file(number)?.tensor("x")?.to_vec::<u8>()?, expected);
+/// }
+/// assert_eq!(files.open_count(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct FileCache {
+    folder: PathBuf,
+    index: Index,
+    checked: CheckedRecords,
+    pub(crate) access: Access,
+    policy: Policy,
+    capacity: usize,
+    open: Mutex<Lru<Arc<Handle>>>,
+}
+
+impl FileCache {
+    /// Makes a cache for an index over a folder (or over the one file at this path). Files are read by position;
+    /// [`Self::with_access`] maps them. No file is opened yet.
+    pub fn new(folder: impl Into<PathBuf>, index: Index) -> Self {
+        let checked = CheckedRecords::new(index.storage_count());
+        Self {
+            folder: folder.into(),
+            index,
+            checked,
+            access: Access::Read,
+            policy: Policy::default(),
+            capacity: capacity_default(),
+            open: Mutex::new(Lru::new()),
+        }
+    }
+
+    /// Says how many files may stay open; at least one. By default a quarter of the file descriptors that the process may
+    /// have, an eighth of its maps, and no more than 1,024.
+    #[must_use]
+    pub fn with_capacity(self, files: usize) -> Self {
+        Self { capacity: files.max(1), ..self }
+    }
+
+    /// Says how sure to be that files are those that were indexed; asked whenever a file is opened.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Returns the index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Returns how many files may stay open.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Returns how many files are open now.
+    pub fn open_count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Returns the file with this number, opened if it is not open.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchFile`]; [`Error::Index`] when the file cannot be opened or is not the one that was indexed;
+    /// [`Error::Map`].
+    pub fn file(&self, number: usize) -> Result<CachedFile<'_>> {
+        let count = self.index.file_count();
+        let entry = self.index.file(number).ok_or(Error::NoSuchFile { number, count })?;
+        let open = self.lock().get(number);
+        let handle = match open {
+            Some(handle) => handle,
+            None => self.open(number, entry)?,
+        };
+        Ok(CachedFile { handle, entry, checked: &self.checked })
+    }
+
+    fn open(&self, number: usize, entry: FileEntry<'_>) -> Result<Arc<Handle>> {
+        let path = self.path_of(entry);
+        let handle = loop {
+            match self.open_file(&path) {
+                Err(error) if is_exhausted(&error) && self.shrink(self.open_count() / 2) => {}
+                result => break result?,
+            }
+        };
+        entry.check(&path, &handle.source, self.policy)?;
+        let handle = self.keep(number, Arc::new(handle));
+        self.shrink(self.capacity);
+        Ok(handle)
+    }
+
+    fn keep(&self, number: usize, handle: Arc<Handle>) -> Arc<Handle> {
+        let mut open = self.lock();
+        // Another thread may have been faster.
+        open.get(number).unwrap_or_else(|| {
+            open.insert(number, Arc::clone(&handle));
+            handle
+        })
+    }
+
+    fn path_of(&self, entry: FileEntry<'_>) -> PathBuf {
+        let path = entry.path();
+        match path.is_empty() {
+            true => self.folder.clone(),
+            false => self.folder.join(path),
+        }
+    }
+
+    /// Closes files until so many are open; returns whether there was one to close.
+    fn shrink(&self, files: usize) -> bool {
+        let mut closed = Vec::new();
+        let mut open = self.lock();
+        while open.len() > files {
+            closed.extend(open.pop_oldest());
+        }
+        // Closing takes time in which others can look for their files.
+        drop(open);
+        !closed.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lru<Arc<Handle>>> {
+        // No step under the lock can panic half done.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An open file of a [`FileCache`]; it stays open as long as this lives.
+#[derive(Clone, Debug)]
+pub struct CachedFile<'c> {
+    handle: Arc<Handle>,
+    entry: FileEntry<'c>,
+    checked: &'c CheckedRecords,
+}
+
+impl<'c> CachedFile<'c> {
+    /// Returns the row of the index.
+    pub fn entry(&self) -> FileEntry<'c> {
+        self.entry
+    }
+
+    /// Returns the views of all tensors, in file order.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> + Clone {
+        self.entry.tensors().map(|entry| TensorView::new(entry, self.handle.file_bytes(self.checked)))
+    }
+
+    /// Finds a tensor by its dotted name.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTensor`].
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
+        let entry = self.entry.tensor(name).ok_or_else(|| no_such_tensor(Some(self.entry), name))?;
+        Ok(TensorView::new(entry, self.handle.file_bytes(self.checked)))
+    }
+
+    /// Returns the view of the tensor with this number among the file's.
+    pub fn tensor_at(&self, number: usize) -> Option<TensorView<'_>> {
+        let entry = self.entry.tensor_at(number)?;
+        Some(TensorView::new(entry, self.handle.file_bytes(self.checked)))
+    }
+}
+
+/// Returns whether the process has no more descriptors or maps.
+fn is_exhausted(error: &Error) -> bool {
+    let source: &io::Error = match error {
+        Error::Index(pt_index::Error::Io { source, .. }) | Error::Map { source, .. } => source,
+        _ => return false,
+    };
+    #[cfg(unix)]
+    return matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
+    #[cfg(not(unix))]
+    {
+        let _ = source;
+        false
+    }
+}
+
+/// A share of what the process may have.
+fn capacity_default() -> usize {
+    let descriptors = descriptors_max() / DESCRIPTORS_SHARE;
+    descriptors.min(maps_max()).clamp(1, FILES_MAX)
+}
+
+#[cfg(unix)]
+fn descriptors_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+#[cfg(not(unix))]
+fn descriptors_max() -> usize {
+    usize::MAX
+}
+
+#[cfg(target_os = "linux")]
+fn maps_max() -> usize {
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+    limit
+        .ok()
+        .and_then(|limit| limit.trim().parse::<usize>().ok())
+        .map_or(usize::MAX, |limit| limit / MAPS_SHARE)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn maps_max() -> usize {
+    usize::MAX
+}

@@ -1,0 +1,134 @@
+//! Where the elements of a tensor lie, and what their bits mean.
+
+use pt_format::strided::Offsets;
+use pt_format::{ByteOrder, DType, Flags, Layout, Record, geometry};
+
+use crate::error::{Obstacle, Result};
+use crate::values::{negate_floats, negate_integers, swap};
+use crate::view::TensorView;
+
+/// Deflate makes no more out of a byte. Source: the technical details page of zlib.
+const DEFLATE_RATIO_MAX: u64 = 1032;
+
+/// Where the elements of a tensor lie: inside the storage, checked.
+pub(crate) struct Place<'v> {
+    pub(crate) record: Record,
+    pub(crate) storage: usize,
+    pub(crate) dtype: DType,
+    pub(crate) shape: &'v [u64],
+    pub(crate) stride: &'v [u64],
+    /// First element, in bytes of the storage.
+    pub(crate) start: u64,
+    /// Bytes from there to the end of the last element.
+    pub(crate) length: u64,
+    byte_order: ByteOrder,
+    flags: Flags,
+}
+
+impl Place<'_> {
+    pub(crate) fn foreign_endian(&self) -> Option<Obstacle> {
+        (self.is_big_endian() && self.dtype.alignment() > 1).then_some(Obstacle::ForeignEndian)
+    }
+
+    pub(crate) fn is_big_endian(&self) -> bool {
+        (self.byte_order == ByteOrder::Big) != self.flags.contains(Flags::SWAPPED)
+    }
+
+    pub(crate) fn lazy_bit(&self) -> Option<Obstacle> {
+        let conj = self.flags.contains(Flags::CONJ) && self.dtype.is_complex();
+        let neg = self.flags.contains(Flags::NEG);
+        conj.then_some(Obstacle::LazyBit("conjugate")).or(neg.then_some(Obstacle::LazyBit("negative")))
+    }
+}
+
+impl TensorView<'_> {
+    /// Works out where the elements lie, and checks that against the storage. The index is not trusted.
+    pub(crate) fn place(&self) -> Result<Place<'_>> {
+        self.find_place().map_err(|obstacle| self.refused(obstacle))
+    }
+
+    fn find_place(&self) -> Result<Place<'_>, Obstacle> {
+        let entry = self.entry;
+        if let Some(fault) = entry.fault() {
+            return Err(Obstacle::Fault(fault.to_owned()));
+        }
+        if entry.layout() != Layout::Strided {
+            return Err(Obstacle::NoData("it is a composite: its parts are listed below its name"));
+        }
+        if entry.flags().contains(Flags::META) {
+            return Err(Obstacle::NoData("it is a meta tensor"));
+        }
+        let storage = entry.storage().ok_or(Obstacle::NoData("it has no storage"))?;
+        let record = storage.record().ok_or(Obstacle::NoData("its storage is not in the file"))?;
+        let dtype = entry.dtype().ok_or(Obstacle::NoData("its dtype is unknown"))?;
+        let shape = self.shape().ok_or(Obstacle::NoData("its shape is unknown"))?;
+        let stride = self.stride().ok_or(Obstacle::NoData("its stride is unknown"))?;
+
+        let overflow = || Obstacle::Fault("its extent does not fit into 64 bits".into());
+        let itemsize = dtype.itemsize() as u64;
+        let length = match dtype.packing() {
+            Some(_) => geometry::nbytes(dtype, shape),
+            None => geometry::extent(shape, stride).and_then(|extent| extent.checked_mul(itemsize)),
+        };
+        let length = length.ok_or_else(overflow)?;
+        let first = self.storage_offset();
+        // An empty tensor may point anywhere; it reads nothing.
+        let start = match length {
+            0 => first.unwrap_or(u64::MAX).saturating_mul(itemsize).min(storage.nbytes()),
+            _ => first.and_then(|first| first.checked_mul(itemsize)).ok_or_else(overflow)?,
+        };
+        let end = start.checked_add(length).ok_or_else(overflow)?;
+        if end > storage.nbytes() {
+            return Err(Obstacle::Fault(format!(
+                "needs {end} bytes but its storage has {}",
+                storage.nbytes()
+            )));
+        }
+        self.check_extent(&record, end)?;
+        let byte_order = entry.file().byte_order();
+        let flags = entry.flags();
+        Ok(Place { record, storage: storage.row(), dtype, shape, stride, start, length, byte_order, flags })
+    }
+
+    /// Checks that the file can hold the first `end` bytes of a record, before anything is allocated for them.
+    fn check_extent(&self, record: &Record, end: u64) -> Result<(), Obstacle> {
+        let packed_end = if record.is_stored() { end } else { record.packed_bytes };
+        let (start, length) = (record.data_offset, self.file.length());
+        if start.checked_add(packed_end).is_none_or(|end| end > length) {
+            return Err(Obstacle::OutsideFile { start, end: start.saturating_add(packed_end), length });
+        }
+        if !record.is_stored() && end > packed_end.saturating_mul(DEFLATE_RATIO_MAX) {
+            return Err(Obstacle::Fault(format!(
+                "{packed_end} compressed bytes cannot hold the {end} it needs"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Makes stored bytes the logical values: byte order, negative and conjugate bits.
+pub(crate) fn finish(place: &Place<'_>, bytes: &mut [u8]) {
+    let width = place.dtype.alignment();
+    if place.is_big_endian() {
+        swap(bytes, width);
+    }
+    let is_float = place.dtype.is_float() || place.dtype.is_complex();
+    if place.flags.contains(Flags::NEG) {
+        match is_float {
+            true => negate_floats(bytes, width, false),
+            false => negate_integers(bytes, width),
+        }
+    }
+    if place.flags.contains(Flags::CONJ) && place.dtype.is_complex() {
+        negate_floats(bytes, width, true);
+    }
+}
+
+/// Returns whether all elements are 0 or 1. Gaps between them may hold anything, unless elements outnumber the bytes.
+pub(crate) fn are_bools(bytes: &[u8], place: &Place<'_>, numel: u64) -> bool {
+    if numel >= bytes.len() as u64 {
+        return bytes.iter().all(|&byte| byte <= 1);
+    }
+    let mut offsets = Offsets::new(place.shape, place.stride);
+    (0..numel).all(|_| bytes[offsets.step() as usize] <= 1)
+}
