@@ -4,12 +4,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use lru::LruCache;
 use pt_index::{FileEntry, Index, Policy};
 
 use crate::access::{Access, Handle};
 use crate::bytes::CheckedRecords;
 use crate::error::{Error, Result};
-use crate::lru::Lru;
 use crate::mapping::no_such_tensor;
 use crate::view::TensorView;
 
@@ -50,7 +50,7 @@ pub struct FileCache {
     pub(crate) access: Access,
     policy: Policy,
     capacity: usize,
-    open: Mutex<Lru<Arc<Handle>>>,
+    open: Mutex<LruCache<usize, Arc<Handle>>>,
 }
 
 impl FileCache {
@@ -65,7 +65,7 @@ impl FileCache {
             access: Access::Read,
             policy: Policy::default(),
             capacity: capacity_default(),
-            open: Mutex::new(Lru::new()),
+            open: Mutex::new(LruCache::unbounded()),
         }
     }
 
@@ -105,7 +105,7 @@ impl FileCache {
     pub fn file(&self, number: usize) -> Result<CachedFile<'_>> {
         let count = self.index.file_count();
         let entry = self.index.file(number).ok_or(Error::NoSuchFile { number, count })?;
-        let open = self.lock().get(number);
+        let open = self.lock().get(&number).cloned();
         let handle = match open {
             Some(handle) => handle,
             None => self.open(number, entry)?,
@@ -130,10 +130,7 @@ impl FileCache {
     fn keep(&self, number: usize, handle: Arc<Handle>) -> Arc<Handle> {
         let mut open = self.lock();
         // Another thread may have been faster.
-        open.get(number).unwrap_or_else(|| {
-            open.insert(number, Arc::clone(&handle));
-            handle
-        })
+        Arc::clone(open.get_or_insert(number, || handle))
     }
 
     fn path_of(&self, entry: FileEntry<'_>) -> PathBuf {
@@ -149,14 +146,14 @@ impl FileCache {
         let mut closed = Vec::new();
         let mut open = self.lock();
         while open.len() > files {
-            closed.extend(open.pop_oldest());
+            closed.extend(open.pop_lru().map(|(_, handle)| handle));
         }
         // Closing takes time in which others can look for their files.
         drop(open);
         !closed.is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lru<Arc<Handle>>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<usize, Arc<Handle>>> {
         // No step under the lock can panic half done.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

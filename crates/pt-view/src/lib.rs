@@ -29,7 +29,6 @@ mod bytes;
 mod cache;
 mod error;
 mod iter;
-mod lru;
 #[allow(unsafe_code)]
 mod map;
 mod mapping;
