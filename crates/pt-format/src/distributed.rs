@@ -400,6 +400,7 @@ mod tests {
 
     /// Truncated anywhere or with any byte changed, a plan is refused or read, and nothing else.
     #[test]
+    #[cfg_attr(miri, ignore = "a thousand times slower there")]
     fn damage_is_an_error_or_a_plan() {
         let bytes = std::fs::read(FIXTURE).unwrap();
         for length in 0..bytes.len() {
