@@ -158,14 +158,15 @@ impl Structure {
         }
     }
 
-    /// Makes containers opaque that hold neither tensor nor plain scalar, and leaves out what is in them: however much that is,
+    /// Makes containers opaque that hold neither tensor nor plain scalar nor a container of elsewhere, and leaves out what is in them: however much that is,
     /// like files stay like. Returns whether there were any.
     pub(crate) fn collapse(&mut self) -> bool {
         let count = self.nodes.len();
-        // How many tensors and scalars there are from a node on.
+        // How many tensors, scalars, and containers met again there are from a node on.
         let mut parts = vec![0u32; count + 1];
         for (number, row) in self.nodes.iter().enumerate().rev() {
-            parts[number] = parts[number + 1] + u32::from(matches!(row.kind, node::TENSOR | node::LEAF));
+            parts[number] =
+                parts[number + 1] + u32::from(matches!(row.kind, node::TENSOR | node::LEAF | node::SAME));
         }
         let is_idle = |number: usize, row: &NodeRow| {
             row.kind <= node::TUPLE
