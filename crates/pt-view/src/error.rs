@@ -167,6 +167,9 @@ pub enum Obstacle {
         /// Bytes of the buffer.
         has: u64,
     },
+    /// The format has no name for the dtype.
+    #[error("is {0}, for which safetensors has no name; `to_bytes` copies it")]
+    NotInSafetensors(DType),
     /// More elements than memory can hold.
     #[error("has {0} bytes once expanded, more than memory can hold; `iter` walks it")]
     TooLarge(u64),

@@ -25,6 +25,8 @@
 #![deny(unsafe_code)]
 
 mod access;
+#[cfg(feature = "ndarray")]
+mod arrays;
 mod bytes;
 mod cache;
 mod error;
@@ -34,6 +36,8 @@ mod map;
 mod mapping;
 mod place;
 mod residency;
+#[cfg(feature = "safetensors")]
+mod safe;
 mod shape;
 mod values;
 mod view;
@@ -46,4 +50,10 @@ pub use crate::iter::{Elements, Rows};
 pub use crate::map::{Map, open_index};
 pub use crate::mapping::{IndexPolicy, Mapping};
 pub use crate::residency::{Advice, Residency};
+#[cfg(feature = "safetensors")]
+pub use crate::safe::SafeTensor;
 pub use crate::view::{Caps, Location, TensorView};
+#[cfg(feature = "ndarray")]
+pub use ndarray;
+#[cfg(feature = "safetensors")]
+pub use safetensors;

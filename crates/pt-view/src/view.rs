@@ -89,7 +89,23 @@ impl<'a> TensorView<'a> {
     /// conjugate or negative bit, no data. [`Self::to_cow`] copies its way around all but the first and the last.
     pub fn as_slice<T: Element>(&self) -> Result<&'a [T]> {
         self.check_type::<T>()?;
-        let bytes = self.as_bytes()?;
+        self.cast(self.as_bytes()?)
+    }
+
+    /// Borrows the elements from the first to the last as they lie, gaps and all, with shape and stride.
+    #[cfg(feature = "ndarray")]
+    pub(crate) fn strided_slice<T: Element>(&self) -> Result<(&'a [T], &[u64], &[u64])> {
+        self.check_type::<T>()?;
+        let place = self.place()?;
+        match self.obstacle_to_bytes(&place) {
+            None | Some(Obstacle::Strided { .. }) => {}
+            Some(obstacle) => return Err(self.refused(obstacle)),
+        }
+        let elements = self.cast(self.extent_bytes(&place)?)?;
+        Ok((elements, place.shape, place.stride))
+    }
+
+    fn cast<T: Element>(&self, bytes: &'a [u8]) -> Result<&'a [T]> {
         bytemuck::checked::try_cast_slice(bytes).map_err(|error| {
             self.refused(match error {
                 bytemuck::checked::CheckedCastError::InvalidBitPattern => not_bool(bytes),
