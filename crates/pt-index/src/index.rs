@@ -580,6 +580,24 @@ impl<'i> FileEntry<'i> {
         }
     }
 
+    /// Writes the path into a buffer in place of what it holds, so that reading many paths allocates nothing.
+    ///
+    /// ```
+    /// # use pt_index::Index;
+    /// # fn show(index: &Index) {
+    /// let mut path = Vec::new();
+    /// for file in index.files() {
+    ///     file.read_path(&mut path);
+    ///     println!("{}", String::from_utf8_lossy(&path));
+    /// }
+    /// # }
+    /// ```
+    pub fn read_path(&self, out: &mut Vec<u8>) {
+        if !self.index.read_path(self.row(), out) {
+            out.clear();
+        }
+    }
+
     /// Returns what it has in common with others.
     pub fn schema(&self) -> Schema<'i> {
         Schema { index: self.index, row: self.schema, number: self.schema_number }
@@ -838,6 +856,11 @@ impl<'i> TensorEntry<'i> {
             0 => None,
             _ => self.dims().get(self.data.rank.into()..),
         }
+    }
+
+    /// Returns whether files of this schema differ in the tensor's sizes or strides. If not, one file speaks for all.
+    pub fn shape_varies(&self) -> bool {
+        self.data.varying_mask & TensorRow::DIMS != 0
     }
 
     /// Sizes, then strides.
