@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use pt_format::write::{self, Object, Tensor};
-use pt_loader::{DataSet, Error, Loader, Scalar};
+use pt_index::Leaf;
+use pt_loader::{Batch, DataSet, Error, Loader, Misfits, Mode, Options, Pad, Ragged, Shards, Side, To, Unit};
 
 fn write_sample(folder: &Path, number: u32) {
     let values: Vec<f32> = (0..12).map(|at| (number * 100 + at) as f32).collect();
@@ -43,8 +44,9 @@ fn an_epoch_brings_every_sample_once_with_its_own_values() {
                 let first = x.as_slice::<f32>().unwrap()[row * 12];
                 assert_eq!(first, (sample * 100) as f32);
                 assert_eq!(mask[row * 3..][..3], [sample % 2 == 0, true, false]);
-                assert_eq!(batch.column("y").unwrap()[row], Scalar::Int(sample as i64));
-                assert_eq!(batch.column("meta.id").unwrap()[row], Scalar::Str(format!("id-{sample}")));
+                assert_eq!(batch.column("y").unwrap().as_ints().unwrap()[row], sample as i64);
+                let id = format!("id-{sample}");
+                assert_eq!(batch.column("meta.id").unwrap().get(row), Some(Leaf::Str(&id)));
             }
             order.extend_from_slice(batch.samples());
         }
@@ -95,12 +97,245 @@ fn files_that_change_are_errors_that_name_them() {
 }
 
 #[test]
-fn samples_that_differ_from_the_first_are_errors_that_say_how() {
+fn files_that_make_no_batch_are_errors_that_say_how_or_are_left_out() {
     let folder = samples(2);
     let object = Object::dict([("x", Tensor::new::<f32>(&[2], &[1.0, 2.0]).unwrap().into())]);
     fs::write(folder.path().join("002.pt"), write::to_vec(&object).unwrap()).unwrap();
-    let data = DataSet::open(folder.path()).unwrap();
-    let error = data.gather(&[2]).err().unwrap();
+    let error = DataSet::open(folder.path()).err().unwrap();
     assert!(matches!(&error, Error::Differs { tensor, .. } if tensor == "x"), "{error}");
+    assert!(error.to_string().contains("002.pt"), "{error}");
+    let options = Options { misfits: Misfits::LeaveOut, ..Options::default() };
+    let data = DataSet::open_with(folder.path(), &options).unwrap();
+    assert_eq!(data.len(), 2);
+    let options = Options { include: vec!["000.pt".into(), "002.pt".into()], ..options };
+    assert_eq!(DataSet::open_with(folder.path(), &options).unwrap().len(), 1);
     assert!(matches!(DataSet::open(tempfile::tempdir().unwrap().path()), Err(Error::Empty { .. })));
+}
+
+#[test]
+fn samples_are_chosen_without_opening_files() {
+    let folder = samples(20);
+    let data = DataSet::open(folder.path()).unwrap();
+    fs::remove_dir_all(folder.path()).unwrap();
+    let late = data.filter("y", |y| matches!(y, Leaf::Int(y) if y >= 10));
+    assert_eq!(late.len(), 10);
+    assert_eq!(late.locate(0).unwrap().0.path(), "010.pt");
+    let (train, test) = late.split(0.8, 3);
+    assert_eq!((train.len(), test.len()), (8, 2));
+    let mut files: Vec<_> = [&train, &test]
+        .iter()
+        .flat_map(|part| (0..part.len()).map(|sample| part.locate(sample).unwrap().0.row()))
+        .collect();
+    files.sort_unstable();
+    assert_eq!(files, (10..20).collect::<Vec<_>>());
+    assert!(data.filter("nothing", |leaf| leaf != Leaf::None).is_empty());
+}
+
+#[test]
+fn lists_of_files_and_chosen_keys() {
+    let folder = samples(3);
+    let files: Vec<_> = ["002.pt", "000.pt", "002.pt"].iter().map(|name| folder.path().join(name)).collect();
+    let options = Options { keys: vec!["x".into(), "meta".into()], ..Options::default() };
+    let data = DataSet::of_files(&files, &options).unwrap();
+    assert_eq!((data.len(), data.fields().len()), (2, 1));
+    let batch = data.gather(&[0, 1]).unwrap();
+    assert_eq!(batch.columns().len(), 1);
+    assert_eq!(batch.column("meta.id").unwrap().get(1), Some(Leaf::Str("id-2")));
+    assert_eq!(batch.tensor("x").unwrap().as_slice::<f32>().unwrap()[12], 200.0);
+}
+
+/// Files of so many rows each: `x[row] = [1000 * file + row; 3]`.
+fn rows(counts: &[usize]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, &count) in counts.iter().enumerate() {
+        let x: Vec<f32> = (0..count * 3).map(|at| (number * 1000 + at / 3) as f32).collect();
+        let object = Object::dict([
+            ("x", Tensor::new::<f32>(&[count as u64, 3], &x).unwrap().into()),
+            ("file", Object::from(number as i64)),
+        ]);
+        fs::write(folder.path().join(format!("{number}.pt")), write::to_vec(&object).unwrap()).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn rows_of_files_of_any_length_are_samples() {
+    let folder = rows(&[5, 0, 1, 300, 7]);
+    let data = DataSet::open_with(folder.path(), &Options { unit: Unit::Row, ..Options::default() }).unwrap();
+    assert_eq!(data.len(), 313);
+    assert_eq!(data.fields()[0].shape, [3]);
+    let all: Vec<f32> = [(0, 5), (2, 1), (3, 300), (4, 7)]
+        .iter()
+        .flat_map(|&(file, count)| (0..count).map(move |row| (file * 1000 + row) as f32))
+        .collect();
+    let orders: [Vec<usize>; 4] = [
+        (0..313).collect(),
+        (0..313).rev().collect(),
+        vec![4, 5, 6, 4, 305, 306, 312],
+        (0..313).map(|at| at * 100 % 313).collect(),
+    ];
+    let mut batch = Batch::default();
+    for order in orders {
+        data.gather_into(&order, Ragged::Refuse, &mut batch).unwrap();
+        let x = batch.tensor("x").unwrap();
+        assert_eq!(x.shape(), [order.len() as u64, 3]);
+        for (got, &sample) in x.as_slice::<f32>().unwrap().chunks_exact(3).zip(&order) {
+            assert_eq!(got, [all[sample]; 3]);
+        }
+        let files = batch.column("file").unwrap().as_ints().unwrap();
+        assert!(order.iter().zip(files).all(|(&sample, &file)| all[sample] as i64 / 1000 == file));
+    }
+    assert_eq!(data.filter("file", |file| file == Leaf::Int(4)).len(), 7);
+}
+
+#[test]
+fn tensors_are_samples() {
+    let folder = rows(&[2, 4]);
+    let data =
+        DataSet::open_with(folder.path(), &Options { unit: Unit::Tensor, ..Options::default() }).unwrap();
+    assert_eq!(data.len(), 2);
+    let mut batch = Batch::default();
+    data.gather_into(&[1, 0], Ragged::Joined, &mut batch).unwrap();
+    let x = batch.tensor("tensor").unwrap();
+    assert_eq!((x.shape(), x.offsets(), x.lengths()), (&[6, 3][..], &[0, 4, 6][..], &[4, 2][..]));
+    let firsts: Vec<f32> = x.as_slice::<f32>().unwrap().iter().step_by(3).copied().collect();
+    assert_eq!(firsts, [1000.0, 1001.0, 1002.0, 1003.0, 0.0, 1.0]);
+}
+
+#[test]
+fn ragged_samples_are_padded_and_truncated() {
+    let folder = rows(&[2, 4, 0]);
+    let data = DataSet::open(folder.path()).unwrap();
+    assert!(data.fields()[0].is_ragged);
+    assert!(matches!(data.gather(&[0, 1]), Err(Error::Uneven { .. })));
+    assert_eq!(data.gather(&[1, 1]).unwrap().tensor("x").unwrap().shape(), [2, 4, 3]);
+    let check = |pad: Pad, expected: [&[f32]; 3]| {
+        let mut batch = Batch::default();
+        data.gather_into(&[0, 1, 2], Ragged::Pad(pad), &mut batch).unwrap();
+        let x = batch.tensor("x").unwrap();
+        assert_eq!(x.lengths(), [2, 4, 0]);
+        assert_eq!(x.shape(), [3, expected[0].len() as u64, 3]);
+        let firsts: Vec<f32> = x.as_slice::<f32>().unwrap().iter().step_by(3).copied().collect();
+        assert_eq!(firsts, expected.concat(), "{pad:?}");
+    };
+    let (left, to) = (Side::Left, To::Length(3));
+    let minus = Mode::Constant(-1.0);
+    let whole: &[f32] = &[1000.0, 1001.0, 1002.0, 1003.0];
+    check(Pad::default(), [&[0.0, 1.0, 0.0, 0.0], whole, &[0.0; 4]]);
+    check(Pad { mode: minus, ..Pad::default() }, [&[0.0, 1.0, -1.0, -1.0], whole, &[-1.0; 4]]);
+    check(Pad { mode: minus, side: left, ..Pad::default() }, [&[-1.0, -1.0, 0.0, 1.0], whole, &[-1.0; 4]]);
+    check(Pad { mode: Mode::Replicate, ..Pad::default() }, [&[0.0, 1.0, 1.0, 1.0], whole, &[0.0; 4]]);
+    check(Pad { mode: Mode::Reflect, ..Pad::default() }, [&[0.0, 1.0, 0.0, 1.0], whole, &[0.0; 4]]);
+    check(
+        Pad { mode: Mode::Reflect, side: left, ..Pad::default() },
+        [&[0.0, 1.0, 0.0, 1.0], whole, &[0.0; 4]],
+    );
+    check(Pad { to, mode: minus, ..Pad::default() }, [&[0.0, 1.0, -1.0], &whole[..3], &[-1.0; 3]]);
+    check(Pad { to, mode: minus, side: left }, [&[-1.0, 0.0, 1.0], &whole[1..], &[-1.0; 3]]);
+}
+
+#[test]
+fn elements_become_float32_on_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let halves = [1.5, -2.0].map(half::f16::from_f32);
+    let brains = [3.0, 0.5].map(half::bf16::from_f32);
+    let object = Object::dict([
+        ("h", Tensor::new::<half::f16>(&[2], &halves).unwrap().into()),
+        ("b", Tensor::new::<half::bf16>(&[2], &brains).unwrap().into()),
+        ("u", Tensor::new::<u8>(&[2], &[0, 255]).unwrap().into()),
+    ]);
+    fs::write(folder.path().join("a.pt"), write::to_vec(&object).unwrap()).unwrap();
+    for (unit, samples) in [(Unit::File, &[0][..]), (Unit::Row, &[0, 1])] {
+        let data = DataSet::open_with(folder.path(), &Options { unit, ..Options::default() }).unwrap();
+        assert!(matches!(data.clone().to_float32("q", 1.0), Err(Error::NoSuchField { .. })));
+        let data = data.to_float32("h", 2.0).unwrap().to_float32("b", 1.0).unwrap();
+        let data = data.to_float32("u", 1.0 / 255.0).unwrap();
+        let batch = data.gather(samples).unwrap();
+        for (name, expected) in [("h", [3.0, -4.0]), ("b", [3.0, 0.5]), ("u", [0.0, 1.0])] {
+            assert_eq!(batch.tensor(name).unwrap().as_slice::<f32>().unwrap(), expected);
+        }
+    }
+}
+
+fn order_of(loader: &Loader, epoch: u64) -> Vec<Vec<usize>> {
+    loader.epoch(epoch).map(|batch| batch.unwrap().samples().to_vec()).collect()
+}
+
+#[test]
+fn an_epoch_goes_on_exactly_where_it_stood() {
+    let folder = samples(53);
+    let data = DataSet::open(folder.path()).unwrap();
+    let loaders = [
+        Loader::new(&data, 4),
+        Loader::new(&data, 4).shuffle(5),
+        Loader::new(&data, 4).shuffle(5).drop_last(),
+        Loader::new(&data, 4).shuffle(5).window(10),
+        Loader::new(&data, 4).shuffle(5).rank(1, 3, Shards::Padded),
+        Loader::new(&data, 4).shuffle(5).rank(2, 3, Shards::Even),
+    ];
+    for loader in loaders {
+        let whole = order_of(&loader, 6);
+        for taken in 0..=whole.len() {
+            let mut epoch = loader.epoch(6);
+            epoch.by_ref().take(taken).for_each(drop);
+            let state = epoch.state();
+            let rest = loader.resume(&state).unwrap();
+            assert_eq!(rest.len(), whole.len() - taken);
+            let rest: Vec<_> = rest.map(|batch| batch.unwrap().samples().to_vec()).collect();
+            assert_eq!(rest, whole[taken..], "{taken} batches of {loader:?}");
+        }
+    }
+    let fewer = data.filter("y", |y| y != Leaf::Int(0));
+    let state = Loader::new(&data, 4).epoch(0).state();
+    assert!(matches!(Loader::new(&fewer, 4).resume(&state), Err(Error::OtherData { then: 53, now: 52 })));
+}
+
+#[test]
+fn ranks_share_an_epoch_and_their_number_may_change_on_the_way() {
+    let folder = samples(53);
+    let data = DataSet::open(folder.path()).unwrap();
+    let of_rank = |rank, world, shards| Loader::new(&data, 4).shuffle(1).rank(rank, world, shards);
+    for (shards, count) in [(Shards::Padded, 54), (Shards::Even, 51)] {
+        let mut seen: Vec<usize> =
+            (0..3).flat_map(|rank| order_of(&of_rank(rank, 3, shards), 0).concat()).collect();
+        assert_eq!(seen.len(), count);
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), count.min(53));
+    }
+    // Two batches each of three ranks; the rest by two.
+    let mut seen = Vec::new();
+    let mut states = Vec::new();
+    for rank in 0..3 {
+        let mut epoch = of_rank(rank, 3, Shards::Padded).epoch(0);
+        seen.extend(epoch.by_ref().take(2).flat_map(|batch| batch.unwrap().samples().to_vec()));
+        states.push(epoch.state());
+    }
+    assert!(states.iter().all(|state| *state == states[0]));
+    for rank in 0..2 {
+        let rest = of_rank(rank, 2, Shards::Padded).resume(&states[0]).unwrap();
+        seen.extend(rest.flat_map(|batch| batch.unwrap().samples().to_vec()));
+    }
+    assert_eq!(seen.len(), 54);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, (0..53).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_window_keeps_neighbours_together() {
+    let folder = samples(53);
+    let data = DataSet::open(folder.path()).unwrap();
+    let loader = Loader::new(&data, 10).shuffle(3).window(10);
+    let batches = order_of(&loader, 0);
+    assert_ne!(batches, order_of(&loader, 1));
+    for batch in &batches {
+        let mut sorted = batch.clone();
+        sorted.sort_unstable();
+        assert_eq!((sorted[0] % 10, sorted.len()), (0, sorted[sorted.len() - 1] + 1 - sorted[0]));
+        assert!(batch.len() < 10 || *batch != sorted);
+    }
+    let mut all = batches.concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..53).collect::<Vec<_>>());
 }

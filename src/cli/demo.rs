@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use pt_format::write::{self, Object, Tensor};
 use pt_format::{Checkpoint, Limits};
-use pt_index::{BuildOptions, Progress, index_of};
-use pt_loader::{DataSet, Loader, Permutation, Scalar};
+use pt_index::{BuildOptions, Leaf, Progress, index_of};
+use pt_loader::{DataSet, Loader, Permutation};
 use pt_view::{FileBytes, TensorView};
 
 use crate::cli::progress::Bar;
@@ -150,10 +150,10 @@ fn check_epoch(data: &DataSet) -> Result {
         let missing = |what: &str| Error::Demo(format!("a batch without `{what}`"));
         let x = batch.tensor("x").ok_or_else(|| missing("x"))?.as_slice::<f32>()?;
         let y = batch.column("y").ok_or_else(|| missing("y"))?;
-        for ((&sample, x), y) in batch.samples().iter().zip(x.chunks_exact(ELEMENTS)).zip(y) {
+        for ((&sample, x), y) in batch.samples().iter().zip(x.chunks_exact(ELEMENTS)).zip(y.iter()) {
             // Files sort by name, so the sample's number is the file's.
             let right = x.iter().enumerate().all(|(position, &value)| value == expected(sample, position));
-            if !right || *y != Scalar::Int(sample as i64 % 10) {
+            if !right || y != Leaf::Int(sample as i64 % 10) {
                 return Err(Error::Demo(format!("sample {sample} differs")));
             }
             if std::mem::replace(&mut seen[sample], true) {

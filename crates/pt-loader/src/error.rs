@@ -19,14 +19,14 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<pt_view::Error>,
     },
-    /// The folder has no sample.
-    #[error("{}: no PyTorch files in this folder", path.display())]
+    /// There is no sample.
+    #[error("{}: no samples here", path.display())]
     Empty {
         /// The folder.
         path: PathBuf,
     },
     /// The samples do not have the same tensors, so they make no batch.
-    #[error("{}: tensor `{tensor}` {problem}, unlike the first file's", path.display())]
+    #[error("{}: tensor `{tensor}` {problem}, unlike others of the data set", path.display())]
     Differs {
         /// The file.
         path: PathBuf,
@@ -35,6 +35,37 @@ pub enum Error {
         /// How it differs.
         problem: String,
     },
+    /// A sample could not be gathered; the cause names the file.
+    #[error("sample {sample}: {source}")]
+    At {
+        /// The sample.
+        sample: usize,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+    /// Samples of a ragged tensor differ in their first size.
+    #[error("samples of tensor `{tensor}` differ in their first size; pad them or join them")]
+    Uneven {
+        /// The tensor.
+        tensor: String,
+    },
+    /// No tensor of the data set has this name.
+    #[error("the data set has no tensor `{name}`")]
+    NoSuchField {
+        /// The name.
+        name: String,
+    },
+    /// The data set is not the one whose epoch is to go on.
+    #[error("the epoch was of {then} samples; the data set has {now}")]
+    OtherData {
+        /// Samples there were.
+        then: u64,
+        /// Samples there are.
+        now: u64,
+    },
+    /// Gathering in the background panicked, which is a bug.
+    #[error("gathering a batch panicked; please report this")]
+    Panicked,
     /// A sample number past the end.
     #[error("sample {sample} does not exist; the data set has {count}")]
     NoSuchSample {

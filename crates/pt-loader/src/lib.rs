@@ -26,13 +26,22 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod column;
 mod dataset;
 mod error;
 mod loader;
+mod order;
+mod pad;
 mod permutation;
+mod prefetch;
+mod read;
 
-pub use crate::batch::{Batch, BatchTensor, Scalar};
-pub use crate::dataset::{DataSet, Field};
+pub use crate::batch::{Batch, BatchTensor, Ragged};
+pub use crate::column::BatchColumn;
+pub use crate::dataset::{DataSet, Field, Misfits, Options, Unit};
 pub use crate::error::{Error, Result};
-pub use crate::loader::{Epoch, Loader};
+pub use crate::loader::{Epoch, Loader, State};
+pub use crate::order::Shards;
+pub use crate::pad::{Mode, Pad, Side, To};
 pub use crate::permutation::Permutation;
+pub use crate::prefetch::{OnError, Prefetch};

@@ -70,6 +70,24 @@ impl<'i> FileEntry<'i> {
         }
     }
 
+    /// Writes the path into a buffer in place of what it holds, so that reading many paths allocates nothing.
+    ///
+    /// ```
+    /// # use pt_index::Index;
+    /// # fn show(index: &Index) {
+    /// let mut path = Vec::new();
+    /// for file in index.files() {
+    ///     file.read_path(&mut path);
+    ///     println!("{}", String::from_utf8_lossy(&path));
+    /// }
+    /// # }
+    /// ```
+    pub fn read_path(&self, out: &mut Vec<u8>) {
+        if !self.index.read_path(self.row(), out) {
+            out.clear();
+        }
+    }
+
     /// Returns what it has in common with others.
     pub fn schema(&self) -> Schema<'i> {
         Schema::new(self.index, self.schema, self.schema_number)

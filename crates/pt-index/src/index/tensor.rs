@@ -83,6 +83,11 @@ impl<'i> TensorEntry<'i> {
         }
     }
 
+    /// Returns whether files of this schema differ in the tensor's sizes or strides. If not, one file speaks for all.
+    pub fn shape_varies(&self) -> bool {
+        self.data.varying_mask & TensorRow::DIMS != 0
+    }
+
     /// Sizes, then strides.
     pub(crate) fn dims(&self) -> &'i [u64] {
         let count = self.data.dims_count();

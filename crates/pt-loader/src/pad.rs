@@ -1,0 +1,124 @@
+//! Samples made equally long.
+
+use std::ops::Range;
+
+use pt_format::DType;
+
+/// How long samples become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum To {
+    /// As long as the longest of the batch.
+    #[default]
+    Longest,
+    /// So long; longer ones are truncated.
+    Length(u64),
+}
+
+/// What stands where a sample has nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Mode {
+    /// Zero bytes.
+    #[default]
+    Zero,
+    /// A number, in the dtype of the field; `bool` and numbers of 1 to 8 bytes. Others get zero bytes.
+    Constant(f64),
+    /// The steps mirrored at the end, the last one not twice: `a b c b a b`. A single step is repeated.
+    Reflect,
+    /// The step at the end again and again.
+    Replicate,
+}
+
+/// On which side a sample is padded or truncated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Side {
+    /// Before its first step.
+    Left,
+    /// Behind its last step.
+    #[default]
+    Right,
+}
+
+/// How ragged samples are made equally long.
+///
+/// ```
+/// use pt_loader::{Mode, Pad, To};
+/// let pad = Pad { to: To::Length(512), mode: Mode::Constant(-100.0), ..Pad::default() };
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pad {
+    /// How long they become.
+    pub to: To,
+    /// What they are padded with.
+    pub mode: Mode,
+    /// On which side they are padded and truncated.
+    pub side: Side,
+}
+
+impl Pad {
+    /// The first step that is kept, of `has` where `count` are kept.
+    pub(crate) fn first(self, has: u64, count: u64) -> u64 {
+        if self.side == Side::Left { has - count } else { 0 }
+    }
+
+    /// Where `bytes` stand in `room`.
+    pub(crate) fn place(self, room: usize, bytes: usize) -> Range<usize> {
+        if self.side == Side::Left { room - bytes..room } else { 0..bytes }
+    }
+}
+
+/// Fills what is outside `inside`.
+pub(crate) fn fill(out: &mut [u8], inside: Range<usize>, step: usize, dtype: DType, pad: Pad) {
+    let steps = inside.len().checked_div(step).unwrap_or(0);
+    if steps == 0 || matches!(pad.mode, Mode::Zero | Mode::Constant(_)) {
+        let value = if let Mode::Constant(value) = pad.mode { element(dtype, value) } else { [0; 8] };
+        let (before, rest) = out.split_at_mut(inside.start);
+        for region in [before, &mut rest[inside.len()..]] {
+            match value {
+                [0, 0, 0, 0, 0, 0, 0, 0] => region.fill(0),
+                _ => region
+                    .chunks_exact_mut(dtype.itemsize())
+                    .for_each(|out| out.copy_from_slice(&value[..dtype.itemsize()])),
+            }
+        }
+        return;
+    }
+    // The n-th step away from the edge: of which step it is a copy, counted from the edge.
+    let source = |n: usize| match pad.mode {
+        Mode::Reflect if steps > 1 => {
+            let period = 2 * (steps - 1);
+            let at = n % period;
+            at.min(period - at)
+        }
+        _ => 0,
+    };
+    for n in 1..=(out.len() - inside.len()) / step {
+        let (from, to) = match pad.side {
+            Side::Right => (inside.end - (source(n) + 1) * step, inside.end + (n - 1) * step),
+            Side::Left => (inside.start + source(n) * step, inside.start - n * step),
+        };
+        out.copy_within(from..from + step, to);
+    }
+}
+
+/// A number as an element of a dtype; zero bytes where it has no such numbers.
+fn element(dtype: DType, value: f64) -> [u8; 8] {
+    let mut out = [0; 8];
+    let mut put = |bytes: &[u8]| out[..bytes.len()].copy_from_slice(bytes);
+    match dtype {
+        DType::Float64 => put(&value.to_le_bytes()),
+        DType::Float32 => put(&(value as f32).to_le_bytes()),
+        DType::Float16 => put(&half::f16::from_f64(value).to_le_bytes()),
+        DType::BFloat16 => put(&half::bf16::from_f64(value).to_le_bytes()),
+        DType::Bool => put(&[u8::from(value != 0.0)]),
+        DType::UInt8 => put(&[value as u8]),
+        DType::UInt16 => put(&(value as u16).to_le_bytes()),
+        DType::UInt32 => put(&(value as u32).to_le_bytes()),
+        DType::UInt64 => put(&(value as u64).to_le_bytes()),
+        DType::Int8 => put(&(value as i8).to_le_bytes()),
+        DType::Int16 => put(&(value as i16).to_le_bytes()),
+        DType::Int32 => put(&(value as i32).to_le_bytes()),
+        DType::Int64 => put(&(value as i64).to_le_bytes()),
+        _ => {}
+    }
+    out
+}
