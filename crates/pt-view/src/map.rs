@@ -180,7 +180,7 @@ pub unsafe fn open_index(path: &Path) -> Result<Index> {
 }
 
 impl Mapping {
-    /// Opens and maps a file, with [`IndexPolicy::Auto`] and default limits.
+    /// Opens and maps a file, with [`IndexPolicy::Auto`](crate::IndexPolicy::Auto) and default limits.
     ///
     /// # Errors
     /// When the file is not there, is no PyTorch file, or cannot be mapped.
@@ -195,7 +195,7 @@ impl Mapping {
     /// Opens a file. [`Self::open_read`] opens one to be read, without a promise.
     ///
     /// # Errors
-    /// As [`Self::open`]; with [`IndexPolicy::Sidecar`] also when the sidecar is missing or stale.
+    /// As [`Self::open`]; with [`IndexPolicy::Sidecar`](crate::IndexPolicy::Sidecar) also when the sidecar is missing or stale.
     ///
     /// # Safety
     /// As [`Self::open`]; with [`Access::Read`] the sidecar alone is mapped.
