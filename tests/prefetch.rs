@@ -109,7 +109,7 @@ fn files_without_permission_are_named() {
     let folder = samples(8);
     let path = folder.path().join("005.pt");
     let epoch = epoch(folder.path());
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
     if fs::File::open(&path).is_ok() {
         return; // root may read anything
     }
