@@ -10,36 +10,17 @@ use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pt_format::write::{self, Object, Tensor};
 use pt_format::{Checkpoint, Limits};
 use pt_index::{BuildOptions, Index, IndexBuilder, Stamp, build_folder};
 
+use crate::common::{folder_of_samples, sample};
+
 const SMALL_FILES: usize = 20_000;
 const ROUNDS: usize = 7;
-
-fn sample(number: usize) -> Vec<u8> {
-    let values = vec![number as f32; 64 * 64];
-    let x = Tensor::new::<f32>(&[64, 64], &values).unwrap();
-    write::to_vec(&Object::dict([("x", x.into()), ("y", Object::from(number as i64 % 1000))])).unwrap()
-}
-
-/// `{x: float32[64, 64], y: int}` in each file.
-fn folder_of_samples(count: usize) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("samples-{count}"));
-    let done = folder.with_extension("done");
-    if !done.exists() {
-        fs::create_dir_all(&folder).unwrap();
-        for number in 0..count {
-            fs::write(folder.join(format!("sample_{number:06}.pt")), sample(number)).unwrap();
-        }
-        File::create(done).unwrap();
-    }
-    folder
-}
 
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();

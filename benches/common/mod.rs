@@ -44,6 +44,27 @@ pub(crate) fn many_small_tensors(folder: &Path, tensors: usize) -> PathBuf {
     path
 }
 
+/// A file of `{x: float32[64, 64], y: int}`.
+pub(crate) fn sample(number: usize) -> Vec<u8> {
+    let values = vec![number as f32; 64 * 64];
+    let x = Tensor::new::<f32>(&[64, 64], &values).unwrap();
+    write::to_vec(&Object::dict([("x", x.into()), ("y", Object::from(number as i64 % 1000))])).unwrap()
+}
+
+/// So many files of `{x: float32[64, 64], y: int}`, made once.
+pub(crate) fn folder_of_samples(count: usize) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("samples-{count}"));
+    let done = folder.with_extension("done");
+    if !done.exists() {
+        std::fs::create_dir_all(&folder).unwrap();
+        for number in 0..count {
+            std::fs::write(folder.join(format!("sample_{number:06}.pt")), sample(number)).unwrap();
+        }
+        File::create(done).unwrap();
+    }
+    folder
+}
+
 pub(crate) fn save(path: &Path, object: &Object<'_>) {
     // Whole or not at all: another run may look for it.
     let temporary = path.with_extension("tmp");
