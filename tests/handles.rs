@@ -49,7 +49,7 @@ fn a_thousand_files_are_read_with_sixty_four_descriptors() {
 
 /// Run by the test above, under its limit.
 #[test]
-#[ignore = "a part of another test"]
+#[ignore = "run in a child process by the test above, under its limit of files"]
 fn child() {
     let (Some(folder), Ok(how)) = (std::env::var_os("PTVIEW_FOLDER"), std::env::var("PTVIEW_HOW")) else {
         return;

@@ -111,7 +111,7 @@ fn files_without_permission_are_named() {
     let epoch = epoch(folder.path());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
     if fs::File::open(&path).is_ok() {
-        return; // root may read anything
+        return println!("skipped: whoever runs this may read anything");
     }
     let error = in_time(move || Prefetch::new(epoch, 2, OnError::Fail).find_map(Result::err).unwrap());
     assert!(matches!(error, Error::At { sample: 5, .. }), "{error}");
