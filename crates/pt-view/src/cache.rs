@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use pt_index::{FileEntry, Index, Policy};
+use pt_index::{FileEntry, FileSource, Index, Policy};
 
 use crate::access::{Access, Handle};
 use crate::bytes::CheckedRecords;
@@ -171,6 +171,11 @@ impl<'c> CachedFile<'c> {
     /// Returns the row of the index.
     pub fn entry(&self) -> FileEntry<'c> {
         self.entry
+    }
+
+    /// Returns the open file, for those who do their own input.
+    pub fn source(&self) -> &FileSource {
+        &self.handle.source
     }
 
     /// Returns the views of all tensors, in file order.

@@ -137,6 +137,11 @@ impl Mapping {
         Some(TensorView::new(entry, self.file_bytes()))
     }
 
+    /// Returns the open file, for those who do their own input.
+    pub fn source(&self) -> &FileSource {
+        &self.handle.source
+    }
+
     fn file(&self) -> Option<FileEntry<'_>> {
         self.index.file(0)
     }

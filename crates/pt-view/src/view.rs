@@ -105,6 +105,17 @@ impl<'a> TensorView<'a> {
         Ok((elements, place.shape, place.stride))
     }
 
+    /// The bytes of the file from the first element to the last (first and number), if they are the values.
+    pub(crate) fn lendable(&self) -> Result<(u64, u64)> {
+        let place = self.place()?;
+        match self.obstacle_to_bytes(&place) {
+            None | Some(Obstacle::Strided { .. } | Obstacle::Packed(_)) => {}
+            Some(obstacle) => return Err(self.refused(obstacle)),
+        }
+        self.check_header(&place)?;
+        Ok((place.record.data_offset.saturating_add(place.start), place.length))
+    }
+
     fn cast<T: Element>(&self, bytes: &'a [u8]) -> Result<&'a [T]> {
         bytemuck::checked::try_cast_slice(bytes).map_err(|error| {
             self.refused(match error {
