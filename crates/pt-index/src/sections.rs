@@ -106,12 +106,14 @@ impl Sections {
     }
 
     /// Returns the bytes of a section.
+    #[inline]
     pub(crate) fn get(&self, kind: Kind) -> &[u8] {
         let (start, length) = self.places[kind as usize];
         &self.bytes[start..start + length]
     }
 
     /// Returns the rows of a section.
+    #[inline]
     pub(crate) fn rows<T: Pod>(&self, kind: Kind) -> &[T] {
         rows(self.get(kind))
     }
@@ -122,6 +124,7 @@ pub(crate) fn damaged(offset: usize, what: &'static str) -> Error {
 }
 
 /// Rows of a section; a rest that makes no row is left out.
+#[inline]
 fn rows<T: Pod>(bytes: &[u8]) -> &[T] {
     let whole = bytes.len() / size_of::<T>() * size_of::<T>();
     bytemuck::try_cast_slice(&bytes[..whole]).unwrap_or_default()

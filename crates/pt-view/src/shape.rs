@@ -34,6 +34,7 @@ impl Default for Dims {
 
 impl<'a> TensorView<'a> {
     /// Returns the sizes in elements; `None` for nested tensors.
+    #[inline]
     pub fn shape(&self) -> Option<&[u64]> {
         match &self.window.dims {
             Dims::Last { dropped } => self.entry.shape()?.get(*dropped..),
@@ -42,6 +43,7 @@ impl<'a> TensorView<'a> {
     }
 
     /// Returns the strides in elements; `None` for sparse and nested tensors.
+    #[inline]
     pub fn stride(&self) -> Option<&[u64]> {
         match &self.window.dims {
             Dims::Last { dropped } => self.entry.stride()?.get(*dropped..),
@@ -60,6 +62,7 @@ impl<'a> TensorView<'a> {
     }
 
     /// The view's first element in the storage.
+    #[inline]
     pub(crate) fn storage_offset(&self) -> Option<u64> {
         self.entry.storage_offset().checked_add(self.window.skipped)
     }

@@ -63,6 +63,7 @@ pub struct TensorView<'a> {
 
 impl<'a> TensorView<'a> {
     /// Looks at a row of an index with the bytes of its file.
+    #[inline]
     pub fn new(entry: TensorEntry<'a>, file: FileBytes<'a>) -> Self {
         Self { entry, file, window: Window::default() }
     }
@@ -87,9 +88,16 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// [`Error::Refused`] with the obstacle: another type, strided, misaligned, compressed, big-endian, a lazy
     /// conjugate or negative bit, no data. [`Self::to_cow`] copies its way around all but the first and the last.
+    #[inline]
     pub fn as_slice<T: Element>(&self) -> Result<&'a [T]> {
-        self.check_type::<T>()?;
-        self.cast(self.as_bytes()?)
+        let bytes = match self.plain(T::DTYPE) {
+            Some(bytes) => bytes,
+            None => {
+                self.check_type::<T>()?;
+                self.lend()?
+            }
+        };
+        self.cast(bytes)
     }
 
     /// Borrows the elements from the first to the last as they lie, gaps and all, with shape and stride.
@@ -116,6 +124,7 @@ impl<'a> TensorView<'a> {
         Ok((place.record.data_offset.saturating_add(place.start), place.length))
     }
 
+    #[inline]
     fn cast<T: Element>(&self, bytes: &'a [u8]) -> Result<&'a [T]> {
         bytemuck::checked::try_cast_slice(bytes).map_err(|error| {
             self.refused(match error {
@@ -129,7 +138,16 @@ impl<'a> TensorView<'a> {
     ///
     /// # Errors
     /// As [`Self::as_slice`], type and alignment aside.
+    #[inline]
     pub fn as_bytes(&self) -> Result<&'a [u8]> {
+        match self.dtype().and_then(|dtype| self.plain(dtype)) {
+            Some(bytes) => Ok(bytes),
+            None => self.lend(),
+        }
+    }
+
+    /// [`Self::as_bytes`] the long way, with the record checked and the reason for a refusal.
+    fn lend(&self) -> Result<&'a [u8]> {
         let place = self.place()?;
         match self.obstacle_to_bytes(&place) {
             Some(obstacle) => Err(self.refused(obstacle)),

@@ -16,6 +16,7 @@ pub struct TensorEntry<'i> {
 }
 
 impl<'i> TensorEntry<'i> {
+    #[inline]
     pub(super) fn new(file: FileEntry<'i>, local: u32, data: &'i TensorRow) -> Self {
         Self { file, local, data }
     }
@@ -29,12 +30,14 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the number of the tensor in its index.
+    #[inline]
     pub fn row(&self) -> usize {
         let schema = self.file.schema_row_data();
         self.file.number_in_index(schema.tensors_before, schema.tensors_count, self.local)
     }
 
     /// Returns the number of the tensor in its file.
+    #[inline]
     pub fn number(&self) -> usize {
         self.local as usize
     }
@@ -58,16 +61,19 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the file the tensor is in.
+    #[inline]
     pub fn file(&self) -> FileEntry<'i> {
         self.file
     }
 
     /// Returns the dtype; `None` when the file's is unknown.
+    #[inline]
     pub fn dtype(&self) -> Option<DType> {
         DType::from_code(self.data.dtype)
     }
 
     /// Returns the sizes in elements; `None` for nested tensors.
+    #[inline]
     pub fn shape(&self) -> Option<&'i [u64]> {
         match self.data.rank {
             NO_RANK => None,
@@ -76,6 +82,7 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the strides in elements; `None` where there are none (sparse, nested).
+    #[inline]
     pub fn stride(&self) -> Option<&'i [u64]> {
         match self.data.has_stride {
             0 => None,
@@ -89,6 +96,7 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Sizes, then strides.
+    #[inline]
     pub(crate) fn dims(&self) -> &'i [u64] {
         let count = self.data.dims_count();
         let TensorRow { varying, varying_mask, dims, .. } = *self.data;
@@ -101,6 +109,7 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the position of the first element in the storage, in elements.
+    #[inline]
     pub fn storage_offset(&self) -> u64 {
         self.file.number_of(self.data.storage_offset, self.data.varying, self.data.varying_mask, 0)
     }
@@ -111,16 +120,19 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the bytes of the logical elements: what a contiguous copy takes. `None` where there is no shape or dtype.
+    #[inline]
     pub fn nbytes(&self) -> Option<u64> {
         geometry::nbytes(self.dtype()?, self.shape()?)
     }
 
     /// Returns the layout.
+    #[inline]
     pub fn layout(&self) -> Layout {
         Layout::from_code(self.data.layout).unwrap_or(Layout::Wrapper)
     }
 
     /// Returns the yes-or-no properties.
+    #[inline]
     pub fn flags(&self) -> Flags {
         Flags::from_bits(self.data.flags)
     }
@@ -131,6 +143,7 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the storage the tensor looks into; composite and meta tensors have none.
+    #[inline]
     pub fn storage(&self) -> Option<StorageEntry<'i>> {
         let data = self.file.storage_rows().get(self.data.storage as usize)?;
         Some(StorageEntry::new(self.file, self.data.storage, data))
@@ -160,6 +173,7 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns why the tensor cannot be read, if it cannot.
+    #[inline]
     pub fn fault(&self) -> Option<&'i str> {
         let own = self.index().optional_string(self.data.fault);
         own.or_else(|| self.index().optional_string(self.storage()?.data.fault))
@@ -194,21 +208,25 @@ pub struct StorageEntry<'i> {
 }
 
 impl<'i> StorageEntry<'i> {
+    #[inline]
     pub(super) fn new(file: FileEntry<'i>, local: u32, data: &'i StorageRow) -> Self {
         Self { file, local, data }
     }
 
     /// Returns the number of the storage in its index.
+    #[inline]
     pub fn row(&self) -> usize {
         let schema = self.file.schema_row_data();
         self.file.number_in_index(schema.storages_before, schema.storages_count, self.local)
     }
 
+    #[inline]
     fn number(&self, base: u64, position: u32) -> u64 {
         self.file.number_of(base, self.data.varying, self.data.varying_mask, position)
     }
 
     /// The row with the numbers of this file.
+    #[inline]
     pub(crate) fn data(&self) -> StorageRow {
         let data = self.data;
         StorageRow {
@@ -223,11 +241,13 @@ impl<'i> StorageEntry<'i> {
     }
 
     /// Returns its length in bytes, decoded.
+    #[inline]
     pub fn nbytes(&self) -> u64 {
         self.number(self.data.bytes, 3)
     }
 
     /// Returns where its bytes lie; `None` when the file has no place for them.
+    #[inline]
     pub fn record(&self) -> Option<Record> {
         let data = self.data();
         (data.data_offset != NO_OFFSET).then_some(Record {
@@ -242,6 +262,7 @@ impl<'i> StorageEntry<'i> {
     }
 
     /// Returns why it cannot be read, if it cannot.
+    #[inline]
     pub fn fault(&self) -> Option<&'i str> {
         self.file.index().optional_string(self.data.fault)
     }
