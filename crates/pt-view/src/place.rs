@@ -45,34 +45,20 @@ impl<'a> TensorView<'a> {
     /// The short way to the bytes of the usual tensor, which nothing stands in the way of and whose record was checked: a few
     /// loads and comparisons. `None` sends the caller the long way ([`Self::place`]), which says what is in the way.
     #[inline]
-    pub(crate) fn plain(&self, dtype: DType) -> Option<&'a [u8]> {
-        let bytes = self.file.bytes?;
-        let entry = self.entry;
-        let odd = [Flags::META, Flags::CONJ, Flags::NEG, Flags::SWAPPED];
-        if entry.dtype() != Some(dtype)
-            || dtype.packing().is_some()
-            || entry.layout() != Layout::Strided
-            || odd.iter().any(|&flag| entry.flags().contains(flag))
-            || entry.fault().is_some()
-            || entry.file().byte_order() != ByteOrder::Little
-        {
+    pub(crate) fn plain(&self, dtype: DType, itemsize: u64) -> Option<&'a [u8]> {
+        let (bytes, checked) = (self.file.bytes?, self.file.checked?);
+        let usual = self.entry.usual()?;
+        if usual.dtype != dtype || !checked.is_checked(usual.storage) {
             return None;
         }
-        let storage = entry.storage()?;
-        if !self.file.checked?.is_checked(storage.row()) {
+        let (shape, stride, first) = self.window_of(&usual)?;
+        let start = first.checked_mul(itemsize)?;
+        let end = contiguous_numel(shape, stride)?.checked_mul(itemsize)?.checked_add(start)?;
+        if end > usual.storage_bytes {
             return None;
         }
-        let record = storage.record().filter(Record::is_stored)?;
-        let numel = contiguous_numel(self.shape()?, self.stride()?)?;
-        let itemsize = dtype.itemsize() as u64;
-        let start = self.storage_offset()?.checked_mul(itemsize)?;
-        let length = numel.checked_mul(itemsize)?;
-        if start.checked_add(length)? > record.bytes {
-            return None;
-        }
-        let start = record.data_offset.checked_add(start)?;
-        let end = start.checked_add(length)?;
-        bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+        let in_file = |at: u64| usize::try_from(usual.data_offset.checked_add(at)?).ok();
+        bytes.get(in_file(start)?..in_file(end)?)
     }
 }
 
@@ -142,7 +128,7 @@ impl TensorView<'_> {
 }
 
 /// The number of elements, if they lie in row-major order without gaps and are some.
-#[inline]
+#[inline(always)]
 fn contiguous_numel(shape: &[u64], stride: &[u64]) -> Option<u64> {
     let mut numel = 1u64;
     for (&size, &step) in shape.iter().zip(stride).rev() {

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pt_format::{Element, Layout, geometry};
+use pt_index::UsualTensor;
 
 use crate::error::{Obstacle, Result};
 use crate::iter::Rows;
@@ -59,6 +60,16 @@ impl<'a> TensorView<'a> {
     /// Returns the bytes of the elements: what a copy takes. `None` where shape or dtype is unknown.
     pub fn nbytes(&self) -> Option<u64> {
         geometry::nbytes(self.dtype()?, self.shape()?)
+    }
+
+    /// Shape and stride of a usual tensor's view, and its first element in the storage.
+    #[inline]
+    pub(crate) fn window_of<'v>(&'v self, usual: &UsualTensor<'v>) -> Option<(&'v [u64], &'v [u64], u64)> {
+        let (shape, stride) = match &self.window.dims {
+            Dims::Last { dropped } => (usual.shape.get(*dropped..)?, usual.stride.get(*dropped..)?),
+            Dims::Own(dims) => dims.split_at(dims.len() / 2),
+        };
+        Some((shape, stride, usual.storage_offset.checked_add(self.window.skipped)?))
     }
 
     /// The view's first element in the storage.

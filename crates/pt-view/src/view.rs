@@ -90,7 +90,7 @@ impl<'a> TensorView<'a> {
     /// conjugate or negative bit, no data. [`Self::to_cow`] copies its way around all but the first and the last.
     #[inline]
     pub fn as_slice<T: Element>(&self) -> Result<&'a [T]> {
-        let bytes = match self.plain(T::DTYPE) {
+        let bytes = match self.plain(T::DTYPE, size_of::<T>() as u64) {
             Some(bytes) => bytes,
             None => {
                 self.check_type::<T>()?;
@@ -140,7 +140,8 @@ impl<'a> TensorView<'a> {
     /// As [`Self::as_slice`], type and alignment aside.
     #[inline]
     pub fn as_bytes(&self) -> Result<&'a [u8]> {
-        match self.dtype().and_then(|dtype| self.plain(dtype)) {
+        let dtype = self.dtype().filter(|dtype| dtype.packing().is_none());
+        match dtype.and_then(|dtype| self.plain(dtype, dtype.itemsize() as u64)) {
             Some(bytes) => Ok(bytes),
             None => self.lend(),
         }

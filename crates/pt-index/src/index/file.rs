@@ -145,6 +145,13 @@ impl<'i> FileEntry<'i> {
     /// Returns the number of this file: what all files have in common, and what is its own.
     #[inline]
     pub(super) fn number_of(&self, base: u64, first: u32, mask: u32, position: u32) -> u64 {
+        match mask & 1 << position {
+            0 => base,
+            _ => self.own_number(base, first, mask, position),
+        }
+    }
+
+    fn own_number(&self, base: u64, first: u32, mask: u32, position: u32) -> u64 {
         let Some(place) = self.varying(first, mask, position) else { return base };
         let start = place.offset as usize;
         let own = self.bytes.get(start..start + (place.width as usize).min(8)).unwrap_or_default();

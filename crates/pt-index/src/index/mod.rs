@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) use self::file::FilesInOrder;
 pub use self::file::{FileEntry, Leaf};
 pub use self::schema::{Key, Node, NodeKind, Schema};
-pub use self::tensor::{StorageEntry, TensorEntry};
+pub use self::tensor::{StorageEntry, TensorEntry, UsualTensor};
 use crate::column::Column;
 use crate::error::Result;
 use crate::freshness::Stamp;

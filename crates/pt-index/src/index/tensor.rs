@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pt_format::{DType, Flags, Layout, Quantizer, Record, geometry};
+use pt_format::{ByteOrder, DType, Flags, Layout, Quantizer, Record, geometry};
 
 use crate::index::{FileEntry, Index};
 use crate::layout::*;
@@ -100,9 +100,13 @@ impl<'i> TensorEntry<'i> {
     pub(crate) fn dims(&self) -> &'i [u64] {
         let count = self.data.dims_count();
         let TensorRow { varying, varying_mask, dims, .. } = *self.data;
-        if varying_mask & TensorRow::DIMS == 0 {
-            return self.index().rows(Kind::Dims, dims, count as u32);
+        match varying_mask & TensorRow::DIMS {
+            0 => self.index().rows(Kind::Dims, dims, count as u32),
+            _ => self.own_dims(varying, varying_mask, count),
         }
+    }
+
+    fn own_dims(&self, varying: u32, varying_mask: u32, count: usize) -> &'i [u64] {
         let place = self.file.varying(varying, varying_mask, TensorRow::DIMS.trailing_zeros());
         let start = place.map_or(usize::MAX, |place| place.offset as usize);
         bytemuck::try_cast_slice(self.file.own_bytes(start, 8 * count)).unwrap_or_default()
@@ -147,6 +151,46 @@ impl<'i> TensorEntry<'i> {
     pub fn storage(&self) -> Option<StorageEntry<'i>> {
         let data = self.file.storage_rows().get(self.data.storage as usize)?;
         Some(StorageEntry::new(self.file, self.data.storage, data))
+    }
+
+    /// Returns what reading the usual tensor takes, all at once. `None` for any other, of which the methods say more: one with
+    /// a fault, without shape, stride or place in the file, compressed, big-endian, conjugate or negative.
+    ///
+    /// ```
+    /// # use pt_format::{Checkpoint, Limits, write};
+    /// let bytes = write::to_vec(&write::Tensor::new::<u8>(&[2], &[7, 8])?.into())?;
+    /// let index = pt_index::index_of(&Checkpoint::parse(&bytes, &Limits::default())?)?;
+    /// let usual = index.tensor(0).unwrap().usual().unwrap();
+    /// assert_eq!((usual.shape, usual.storage_bytes), (&[2][..], 2));
+    /// assert_eq!(bytes[usual.data_offset as usize..][..2], [7, 8]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn usual(&self) -> Option<UsualTensor<'i>> {
+        const ODD: [Flags; 4] = [Flags::META, Flags::CONJ, Flags::NEG, Flags::SWAPPED];
+        let data = self.data;
+        let storage = self.storage()?;
+        let (flags, faults) = (self.flags(), [data.fault, storage.data.fault]);
+        let is_usual = faults == [NONE; 2]
+            && data.layout == Layout::Strided as u8
+            && data.has_stride != 0
+            && storage.data.method == 0
+            && !ODD.into_iter().any(|odd| flags.contains(odd))
+            && self.file.byte_order() == ByteOrder::Little;
+        if !is_usual {
+            return None;
+        }
+        let data_offset = storage.number(storage.data.data_offset, 0);
+        let (shape, stride) = self.dims().split_at_checked(data.rank.into())?;
+        (data_offset != NO_OFFSET).then_some(UsualTensor {
+            dtype: self.dtype()?,
+            shape,
+            stride,
+            storage_offset: self.storage_offset(),
+            storage: storage.row(),
+            data_offset,
+            storage_bytes: storage.nbytes(),
+        })
     }
 
     /// Returns the earlier tensor that is the very same object.
@@ -197,6 +241,26 @@ impl fmt::Debug for TensorEntry<'_> {
             .field("stride", &self.stride())
             .finish_non_exhaustive()
     }
+}
+
+/// A tensor whose bytes stand in the file as they are in memory; see [`TensorEntry::usual`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct UsualTensor<'i> {
+    /// The dtype.
+    pub dtype: DType,
+    /// Sizes in elements.
+    pub shape: &'i [u64],
+    /// Strides in elements.
+    pub stride: &'i [u64],
+    /// Position of the first element in the storage, in elements.
+    pub storage_offset: u64,
+    /// Number of the storage in the index.
+    pub storage: usize,
+    /// First byte of the storage in the file.
+    pub data_offset: u64,
+    /// Bytes of the storage.
+    pub storage_bytes: u64,
 }
 
 /// A storage of an index.
