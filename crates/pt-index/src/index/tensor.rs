@@ -168,28 +168,31 @@ impl<'i> TensorEntry<'i> {
     #[inline]
     pub fn usual(&self) -> Option<UsualTensor<'i>> {
         const ODD: [Flags; 4] = [Flags::META, Flags::CONJ, Flags::NEG, Flags::SWAPPED];
-        let data = self.data;
-        let storage = self.storage()?;
-        let (flags, faults) = (self.flags(), [data.fault, storage.data.fault]);
-        let is_usual = faults == [NONE; 2]
+        let (data, file) = (self.data, &self.file);
+        let storage = file.storage_rows().get(data.storage as usize)?;
+        let flags = self.flags();
+        let is_usual = [data.fault, storage.fault] == [NONE; 2]
             && data.layout == Layout::Strided as u8
             && data.has_stride != 0
-            && storage.data.method == 0
+            && storage.method == 0
             && !ODD.into_iter().any(|odd| flags.contains(odd))
-            && self.file.byte_order() == ByteOrder::Little;
+            && file.byte_order() == ByteOrder::Little;
         if !is_usual {
             return None;
         }
-        let data_offset = storage.number(storage.data.data_offset, 0);
         let (shape, stride) = self.dims().split_at_checked(data.rank.into())?;
+        // Without the copy of `self.file` that a `StorageEntry` is: that costs more than the rest.
+        let number = |base, position| file.number_of(base, storage.varying, storage.varying_mask, position);
+        let schema = file.schema_row_data();
+        let data_offset = number(storage.data_offset, 0);
         (data_offset != NO_OFFSET).then_some(UsualTensor {
             dtype: self.dtype()?,
             shape,
             stride,
             storage_offset: self.storage_offset(),
-            storage: storage.row(),
+            storage: file.number_in_index(schema.storages_before, schema.storages_count, data.storage),
             data_offset,
-            storage_bytes: storage.nbytes(),
+            storage_bytes: number(storage.bytes, 3),
         })
     }
 
