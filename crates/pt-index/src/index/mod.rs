@@ -104,8 +104,7 @@ impl Index {
     /// Returns `count` rows of a section from `start` on; none where they are not all there.
     #[inline]
     fn rows<T: Pod>(&self, kind: Kind, start: u32, count: u32) -> &[T] {
-        let start = start as usize;
-        self.section(kind).get(start..start + count as usize).unwrap_or_default()
+        self.sections.some_rows(kind, start, count).unwrap_or_default()
     }
 
     pub(crate) fn string(&self, id: u32) -> &str {

@@ -96,7 +96,7 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Sizes, then strides.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn dims(&self) -> &'i [u64] {
         let count = self.data.dims_count();
         let TensorRow { varying, varying_mask, dims, .. } = *self.data;
@@ -169,6 +169,7 @@ impl<'i> TensorEntry<'i> {
     pub fn usual(&self) -> Option<UsualTensor<'i>> {
         const ODD: [Flags; 4] = [Flags::META, Flags::CONJ, Flags::NEG, Flags::SWAPPED];
         let (data, file) = (self.data, &self.file);
+        let (shape, stride) = self.dims().split_at_checked(data.rank.into())?;
         let storage = file.storage_rows().get(data.storage as usize)?;
         let flags = self.flags();
         let is_usual = [data.fault, storage.fault] == [NONE; 2]
@@ -180,7 +181,6 @@ impl<'i> TensorEntry<'i> {
         if !is_usual {
             return None;
         }
-        let (shape, stride) = self.dims().split_at_checked(data.rank.into())?;
         // Without the copy of `self.file` that a `StorageEntry` is: that costs more than the rest.
         let number = |base, position| file.number_of(base, storage.varying, storage.varying_mask, position);
         let schema = file.schema_row_data();
