@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use pt_index::{FileEntry, Index, Policy};
+use pt_index::{FileEntry, FileSource, Index, Policy};
 
 use crate::access::{Access, Handle};
 use crate::bytes::CheckedRecords;
@@ -173,6 +173,11 @@ impl<'c> CachedFile<'c> {
         self.entry
     }
 
+    /// Returns the open file, for those who do their own input.
+    pub fn source(&self) -> &FileSource {
+        &self.handle.source
+    }
+
     /// Returns the views of all tensors, in file order.
     pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> + Clone {
         self.entry.tensors().map(|entry| TensorView::new(entry, self.handle.file_bytes(self.checked)))
@@ -188,6 +193,7 @@ impl<'c> CachedFile<'c> {
     }
 
     /// Returns the view of the tensor with this number among the file's.
+    #[inline]
     pub fn tensor_at(&self, number: usize) -> Option<TensorView<'_>> {
         let entry = self.entry.tensor_at(number)?;
         Some(TensorView::new(entry, self.handle.file_bytes(self.checked)))
