@@ -117,7 +117,10 @@ impl BatchPlan {
     }
 
     pub(crate) fn set(&mut self, data: &DataSet, samples: &[usize], ragged: Ragged) -> Result<()> {
-        self.data = Some(data.clone());
+        let same = self.data.as_ref().is_some_and(|known| known.is(data));
+        if !same {
+            self.data = Some(data.clone());
+        }
         self.ragged = ragged;
         self.samples.clear();
         self.samples.extend_from_slice(samples);
@@ -126,8 +129,7 @@ impl BatchPlan {
             let place = data.place(sample);
             self.places.push(place.ok_or(Error::NoSuchSample { sample, count: data.len() })?);
         }
-        let same = self.fields.iter().map(|field| &field.field).eq(data.fields());
-        if !same {
+        if !same || self.fields.len() != data.fields().len() {
             self.fields = data.fields().iter().map(BatchField::new).collect();
         }
         let mut end = 0usize;
@@ -136,13 +138,13 @@ impl BatchPlan {
             end = field.lay_out(samples.len(), length, ragged, end)?;
         }
         self.bytes = end;
-        self.fill_columns(data);
+        self.fill_columns(data, same);
         Ok(())
     }
 
-    fn fill_columns(&mut self, data: &DataSet) {
+    fn fill_columns(&mut self, data: &DataSet, is_same: bool) {
         let names = &data.set.columns;
-        if !self.columns.iter().map(BatchColumn::name).eq(names) {
+        if !is_same || self.columns.len() != names.len() {
             self.columns = names.iter().map(|name| BatchColumn::new(name)).collect();
         }
         self.columns.iter_mut().for_each(|column| column.clear(self.samples.len()));
@@ -290,16 +292,11 @@ impl BatchField {
     }
 }
 
-/// Which tensor of its file a sample's field is.
-pub(crate) fn tensor_number(data: &DataSet, (file, within): (usize, u64), field: usize) -> usize {
-    let schema = data.index().file(file).and_then(|file| data.set.schemas.get(file.schema().number()));
-    let number = if data.set.unit == Unit::Tensor { within as usize } else { field };
-    schema.and_then(|schema| schema.tensors.get(number).copied()).unwrap_or(usize::MAX)
-}
-
 /// The first size of a sample of a ragged field.
-fn length(data: &DataSet, place: (usize, u64), field: usize) -> u64 {
-    let tensor =
-        data.index().file(place.0).and_then(|file| file.tensor_at(tensor_number(data, place, field)));
+fn length(data: &DataSet, (file, within): (usize, u64), field: usize) -> u64 {
+    let file = data.index().file(file);
+    let schema = file.and_then(|file| data.set.schemas.get(file.schema().number()));
+    let number = if data.set.unit == Unit::Tensor { within as usize } else { field };
+    let tensor = schema.and_then(|schema| file?.tensor_at(*schema.tensors.get(number)?));
     tensor.and_then(|tensor| tensor.shape()?.first().copied()).unwrap_or(0)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pt_format::geometry;
-use pt_index::{FileEntry, Index, Policy, Schema, TensorEntry};
+use pt_index::{FileEntry, Index, Schema, TensorEntry};
 
 use crate::dataset::{Field, Misfits, Options, Unit};
 use crate::error::{Error, Result};
@@ -13,7 +13,6 @@ use crate::structure::{self, Part};
 #[derive(Clone, Debug)]
 pub(crate) struct Samples {
     pub(crate) unit: Unit,
-    pub(crate) policy: Policy,
     pub(crate) fields: Vec<Field>,
     pub(crate) columns: Vec<String>,
     pub(crate) schemas: Vec<SchemaPlan>,
@@ -49,15 +48,8 @@ impl Samples {
             let columns = schema.columns().map(|column| column_number(column.name(), options, &mut columns));
             schemas.push(SchemaPlan { tensors, columns: columns.collect(), fits });
         }
-        let mut samples = Self {
-            unit: options.unit,
-            policy: options.policy,
-            fields,
-            columns,
-            schemas,
-            structure: Vec::new(),
-            starts: None,
-        };
+        let mut samples =
+            Self { unit: options.unit, fields, columns, schemas, structure: Vec::new(), starts: None };
         samples.structure = structure::of(index, &samples, options);
         if samples.unit != Unit::File || samples.schemas.iter().any(|schema| !schema.fits) {
             samples.starts = Some(samples.count(index, root)?);

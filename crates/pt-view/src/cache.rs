@@ -1,11 +1,11 @@
 //! The files of a folder, of which so many are open at a time.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use pt_index::{FileEntry, Index, Policy};
+use pt_index::{FileEntry, FileSource, Index, Policy};
 
 use crate::access::{Access, Handle};
 use crate::bytes::CheckedRecords;
@@ -85,6 +85,16 @@ impl FileCache {
     /// Returns the index.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Returns the folder that the paths of the index are relative to.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns how the bytes of files are come by.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// Returns how many files may stay open.
@@ -171,6 +181,16 @@ impl<'c> CachedFile<'c> {
     /// Returns the row of the index.
     pub fn entry(&self) -> FileEntry<'c> {
         self.entry
+    }
+
+    /// Returns the open file, for those who do their own input.
+    pub fn source(&self) -> &FileSource {
+        &self.handle.source
+    }
+
+    /// Returns the whole file, if it is mapped.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.handle.map.as_deref()
     }
 
     /// Returns the views of all tensors, in file order.
