@@ -116,15 +116,28 @@ impl FileSource {
     }
 }
 
-/// A folder whose files are looked at many at a time: their paths are then not walked from the root each time.
-pub(crate) struct Folder {
+/// A folder whose files are opened many at a time: their paths are then not walked from the root each time.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("x"), b"0123456789")?;
+/// let folder = pt_index::Folder::open(folder.path())?;
+/// assert_eq!(folder.source("x")?.metadata().len(), 10);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Folder {
     path: PathBuf,
     #[cfg(unix)]
     folder: rustix::fd::OwnedFd,
 }
 
 impl Folder {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens a folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
         #[cfg(unix)]
         let folder = {
             use rustix::fs::{Mode, OFlags};
@@ -158,7 +171,10 @@ impl Folder {
     }
 
     /// Opens a file for reading.
-    pub(crate) fn source(&self, relative: &str) -> Result<FileSource> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn source(&self, relative: &str) -> Result<FileSource> {
         #[cfg(unix)]
         {
             use rustix::fs::{Mode, OFlags};

@@ -11,7 +11,7 @@ use pt_view::Obstacle;
 use rayon::prelude::*;
 
 use crate::batch::Ragged;
-use crate::dataset::{DataSet, Unit};
+use crate::dataset::{DataSet, Field, Unit};
 use crate::error::{Error, Result};
 use crate::files::{Opened, PathSpace};
 use crate::pad::{Pad, fill};
@@ -24,6 +24,8 @@ const GAP_BYTES_MAX: u64 = 4096;
 const BUFFERS_MAX: usize = 32;
 /// Reads are joined up to so many bytes.
 const RUN_BYTES_MAX: u64 = 1 << 20;
+/// Batches of fewer bytes are tried to be copied at once.
+const COPY_BYTES_MAX: usize = 256 << 10;
 /// Local headers are shorter, names and extra fields included.
 const HEADER_BYTES_MAX: u64 = 1 << 18;
 /// Batches that take less are read by the thread that asks: others would have to be woken up for it.
@@ -63,6 +65,9 @@ thread_local! {
 
 /// Reads all tensors of a batch into its memory.
 pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) -> Result<()> {
+    if plan.bytes() < COPY_BYTES_MAX && copy_known(plan, data, memory) {
+        return Ok(());
+    }
     let mut slots = slots(plan, data, memory);
     slots.sort_unstable_by_key(|slot| (slot.file, slot.number, slot.first));
     let threads = data.threads();
@@ -79,6 +84,28 @@ pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) -> Resul
     data.install(|| slots.par_chunk_by_mut(|one, other| one.piece == other.piece).try_for_each(run))
 }
 
+/// Copies a small batch from maps that are open, where all tensors are known to begin; returns whether that could be done.
+fn copy_known(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) -> bool {
+    let is_tensor = data.set.unit == Unit::Tensor;
+    for (number, field) in plan.fields.iter().enumerate() {
+        let region = &mut memory[field.range()];
+        let mut at = 0;
+        for (row, &(file, within)) in plan.places.iter().enumerate() {
+            let steps = Steps::of(plan, data, field, row);
+            let Some(kept) = data.shared.files.kept(file) else { return false };
+            let number = if is_tensor { within as usize } else { number };
+            let (Some(start), Some(bytes)) = (kept.start(number), kept.bytes()) else { return false };
+            let out = &mut region[at..at + steps.bytes];
+            at += steps.bytes;
+            let fit = Fit::new(field, plan.ragged, steps.count, out.len());
+            let start = start + steps.first * fit.stored_step as u64;
+            let Some(from) = slice(bytes, start, fit.stored) else { return false };
+            fit.put(from, out);
+        }
+    }
+    true
+}
+
 /// Cuts the memory of a batch into the places of its samples.
 fn slots<'b>(plan: &BatchPlan, data: &DataSet, mut rest: &'b mut [u8]) -> Vec<Slot<'b>> {
     let places = &plan.places;
@@ -89,25 +116,18 @@ fn slots<'b>(plan: &BatchPlan, data: &DataSet, mut rest: &'b mut [u8]) -> Vec<Sl
         let (_, from_here) = std::mem::take(&mut rest).split_at_mut(range.start - at);
         let (mut region, after) = from_here.split_at_mut(range.len());
         (rest, at) = (after, range.end);
-        let step = field.field.step_bytes(field.field.dtype).unwrap_or(0);
         let mut row = 0;
         while row < places.len() {
             let (file, within) = places[row];
-            let (mut steps, mut first, mut count, mut rows) = (1, 0, 1, 1);
+            let Steps { first, mut count, mut bytes } = Steps::of(plan, data, field, row);
+            let mut rows = 1;
             if data.set.unit == Unit::Row {
                 // Rows that follow each other in the file and in the batch are one read, in place.
                 let follows = |rows: &usize| places.get(row + rows) == Some(&(file, within + *rows as u64));
                 rows = (1..).find(|rows| !follows(rows)).unwrap_or(1);
-                (steps, first, count) = (rows, within, rows as u64);
-            } else if field.field.is_ragged {
-                let has = field.lengths[row];
-                steps = (field.offsets[row + 1] - field.offsets[row]) as usize;
-                count = has.min(steps as u64);
-                if let Ragged::Pad(pad) = plan.ragged {
-                    first = pad.first(has, count);
-                }
+                (count, bytes) = (rows as u64, rows * bytes);
             }
-            let (out, others) = std::mem::take(&mut region).split_at_mut(steps * step);
+            let (out, others) = std::mem::take(&mut region).split_at_mut(bytes);
             region = others;
             let number = if data.set.unit == Unit::Tensor { within as usize } else { number };
             slots.push(Slot { file, number, row, first, count, start: 0, piece: 0, out });
@@ -115,6 +135,29 @@ fn slots<'b>(plan: &BatchPlan, data: &DataSet, mut rest: &'b mut [u8]) -> Vec<Sl
         }
     }
     slots
+}
+
+/// Which steps along the first dimension of a tensor a sample has, and how many bytes of the batch are for them. Where the
+/// whole tensor is wanted, it is one step.
+struct Steps {
+    first: u64,
+    count: u64,
+    bytes: usize,
+}
+
+impl Steps {
+    fn of(plan: &BatchPlan, data: &DataSet, field: &BatchField, row: usize) -> Self {
+        let step = field.step;
+        if !field.field.is_ragged {
+            let first = if data.set.unit == Unit::Row { plan.places[row].1 } else { 0 };
+            return Self { first, count: 1, bytes: step };
+        }
+        let has = field.lengths[row];
+        let gets = field.offsets[row + 1] - field.offsets[row];
+        let count = has.min(gets);
+        let first = if let Ragged::Pad(pad) = plan.ragged { pad.first(has, count) } else { 0 };
+        Self { first, count, bytes: gets as usize * step }
+    }
 }
 
 /// Guesses how long the reads take one after the other, if nothing comes from a disk.
@@ -169,8 +212,9 @@ struct Segment {
 
 /// How what is stored fits a slot.
 struct Fit {
-    /// Bytes in the file.
+    /// Bytes in the file, of all steps and of one.
     stored: usize,
+    stored_step: usize,
     /// Where they go; around that it is padded.
     inside: Range<usize>,
     /// Bytes of a step.
@@ -186,7 +230,8 @@ impl<'b> Reader<'b> {
         let sample = slots.first().map_or(0, |slot| plan.samples[slot.row]);
         let file = slots.first().and_then(|slot| data.index().file(slot.file));
         let entry = file.ok_or(Error::NoSuchSample { sample, count: data.len() })?;
-        let file = data.shared.files.open(entry, &mut spare.path);
+        let tensors = data.set.schemas.get(entry.schema().number()).map_or(0, |schema| schema.tensors.len());
+        let file = data.shared.files.open(entry, tensors, &mut spare.path);
         let file = file.map_err(|error| Error::At { sample, source: Box::new(error) })?;
         Ok(Self { plan, data, entry, file, sample })
     }
@@ -212,27 +257,36 @@ impl<'b> Reader<'b> {
     /// Finds where the steps of one tensor lie.
     fn locate(&self, slots: &mut [Slot<'_>], segments: &mut Vec<Segment>) -> Result<()> {
         let plain = &self.data.shared.plain;
-        let tensor = self.tensor(&slots[0])?;
-        let field = self.field(&slots[0]);
-        let step = field.field.step_bytes(field.field.stored).unwrap_or(0);
-        let last = slots.iter().map(|slot| slot.first + slot.count).max().unwrap_or(0);
-        let needs = last.checked_mul(step as u64);
-        read::check(tensor, field.field.stored, needs)
-            .map_err(|problem| self.differs(&slots[0], tensor, problem))?;
-        let Some(Place { start, length, unchecked }) = plain.place(tensor, &self.file) else {
-            slots.iter_mut().for_each(|slot| slot.start = NOT_PLAIN);
-            return Ok(());
+        let number = slots[0].number;
+        let (tensor, field) = (self.tensor(&slots[0])?, self.field(&slots[0]));
+        let step = field.stored_step;
+        let (start, unchecked) = match self.file.start(number) {
+            Some(start) => (start, None),
+            None => {
+                let last = slots.iter().map(|slot| slot.first + slot.count).max().unwrap_or(0);
+                let needs = last.checked_mul(step as u64);
+                let differs = |problem| self.differs(&slots[0], tensor, problem);
+                read::check(tensor, field.field.stored, needs).map_err(differs)?;
+                let Some(Place { start, unchecked }) = plain.place(tensor, &self.file) else {
+                    slots.iter_mut().for_each(|slot| slot.start = NOT_PLAIN);
+                    return Ok(());
+                };
+                (start, unchecked)
+            }
         };
-        debug_assert!(needs.is_some_and(|needs| needs <= length));
         for slot in slots.iter_mut() {
             slot.start = start + slot.first * step as u64;
         }
-        if self.file.mapped().is_some() {
-            if let Some(record) = unchecked {
-                let verified = record.verify(self.file.source());
-                verified.map_err(|fault| self.refused(&slots[0], tensor, fault.into()))?;
-                plain.note(tensor);
-            }
+        let is_mapped = self.file.mapped().is_some();
+        if let Some(record) = unchecked.filter(|_| is_mapped) {
+            let verified = record.verify(self.file.source());
+            verified.map_err(|fault| self.refused(&slots[0], tensor, fault.into()))?;
+            plain.note(tensor);
+        }
+        if unchecked.is_none() || is_mapped {
+            self.file.note_start(number, start);
+        }
+        if is_mapped {
             return Ok(());
         }
         if let Some((record, header)) = unchecked.and_then(|record| Some((record, record.header_offset?))) {
@@ -253,9 +307,8 @@ impl<'b> Reader<'b> {
     fn copy(&self, slots: &mut [Slot<'_>], bytes: &[u8]) -> Result<()> {
         for slot in slots.iter_mut().filter(|slot| slot.start != NOT_PLAIN) {
             let fit = self.fit(slot);
-            let (start, end) = (slot.start, slot.start.saturating_add(fit.stored as u64));
-            let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
-            let Some(from) = range.and_then(|(start, end)| bytes.get(start..end)) else {
+            let Some(from) = slice(bytes, slot.start, fit.stored) else {
+                let (start, end) = (slot.start, slot.start.saturating_add(fit.stored as u64));
                 let length = bytes.len() as u64;
                 let tensor = self.tensor(slot)?;
                 return Err(self.refused(slot, tensor, Obstacle::OutsideFile { start, end, length }));
@@ -373,8 +426,7 @@ impl<'b> Reader<'b> {
             let fit = self.fit(slot);
             let sample = self.plan.samples[slot.row];
             let failed = |error| self.failed(sample, error);
-            let view =
-                self.file.view(tensor).ok_or_else(|| self.differs(slot, tensor, "is missing".into()))?;
+            let view = self.file.view(tensor);
             let bytes = tensor.nbytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
             if bytes == fit.stored && fit.cast.is_none() {
                 view.read_into(&mut slot.out[fit.inside.clone()]).map_err(failed)?;
@@ -386,7 +438,7 @@ impl<'b> Reader<'b> {
                 view.read_into(spare).map_err(failed)?;
                 last = Some(slot.number);
             }
-            let start = slot.first as usize * (fit.stored / (slot.count as usize).max(1));
+            let start = slot.first as usize * fit.stored_step;
             fit.put(&spare[start..start + fit.stored], slot.out);
         }
         Ok(())
@@ -408,23 +460,8 @@ impl<'b> Reader<'b> {
         number.and_then(|number| self.entry.tensor_at(number)).ok_or_else(missing)
     }
 
-    /// How what is stored fits the slot.
     fn fit(&self, slot: &Slot<'_>) -> Fit {
-        let field = &self.field(slot).field;
-        let step = |dtype| field.step_bytes(dtype).unwrap_or(0);
-        let pad = match self.plan.ragged {
-            Ragged::Pad(pad) if field.is_ragged => Some(pad),
-            _ => None,
-        };
-        let bytes = slot.count as usize * step(field.dtype);
-        Fit {
-            stored: slot.count as usize * step(field.stored),
-            inside: pad.map_or(0..bytes, |pad| pad.side.place(slot.out.len(), bytes)),
-            step: step(field.dtype),
-            dtype: field.dtype,
-            cast: (field.dtype != field.stored).then_some((field.stored, field.scale)),
-            pad,
-        }
+        Fit::new(self.field(slot), self.plan.ragged, slot.count, slot.out.len())
     }
 
     #[cold]
@@ -479,6 +516,24 @@ impl Segment {
 }
 
 impl Fit {
+    fn new(field: &BatchField, ragged: Ragged, count: u64, room: usize) -> Self {
+        let pad = match ragged {
+            Ragged::Pad(pad) if field.field.is_ragged => Some(pad),
+            _ => None,
+        };
+        let Field { dtype, stored, scale, .. } = field.field;
+        let bytes = count as usize * field.step;
+        Self {
+            stored: count as usize * field.stored_step,
+            stored_step: field.stored_step,
+            inside: pad.map_or(0..bytes, |pad| pad.side.place(room, bytes)),
+            step: field.step,
+            dtype,
+            cast: (dtype != stored).then_some((stored, scale)),
+            pad,
+        }
+    }
+
     /// Puts what was stored where it belongs.
     fn put(&self, from: &[u8], out: &mut [u8]) {
         read::copy(from, self.cast, &mut out[self.inside.clone()]);
@@ -490,6 +545,12 @@ impl Fit {
             fill(out, self.inside.clone(), self.step, self.dtype, pad);
         }
     }
+}
+
+/// A part of a file that is mapped.
+fn slice(bytes: &[u8], start: u64, length: usize) -> Option<&[u8]> {
+    let start = usize::try_from(start).ok()?;
+    bytes.get(start..start.checked_add(length)?)
 }
 
 /// How many segments are worth one read.

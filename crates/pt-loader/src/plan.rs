@@ -167,6 +167,9 @@ impl BatchPlan {
 #[derive(Debug)]
 pub struct BatchField {
     pub(crate) field: Field,
+    /// Bytes of a step of a sample (of all of it if it is not ragged), in the batch and in the file.
+    pub(crate) step: usize,
+    pub(crate) stored_step: usize,
     shape: Vec<u64>,
     range: Range<usize>,
     mask: Option<Range<usize>>,
@@ -180,7 +183,20 @@ pub struct BatchField {
 impl BatchField {
     fn new(field: &Field) -> Self {
         let (shape, offsets, lengths) = Default::default();
-        Self { field: field.clone(), shape, range: 0..0, mask: None, side: Side::Right, offsets, lengths }
+        // So many that no batch can be laid out.
+        let step = |dtype| field.step_bytes(dtype).unwrap_or(usize::MAX);
+        let (step, stored_step) = (step(field.dtype), step(field.stored));
+        Self {
+            field: field.clone(),
+            step,
+            stored_step,
+            shape,
+            range: 0..0,
+            mask: None,
+            side: Side::Right,
+            offsets,
+            lengths,
+        }
     }
 
     /// Returns the dotted name.
@@ -267,12 +283,11 @@ impl BatchField {
             self.shape.extend_from_slice(&self.field.shape);
         }
         let steps = usize::try_from(steps).map_err(|_| too_large())?;
-        let step = self.field.step_bytes(self.field.dtype).ok_or_else(too_large)?;
         let place = |end: usize, bytes: usize| {
             let start = end.checked_next_multiple_of(ALIGNMENT)?;
             Some(start..start.checked_add(bytes)?)
         };
-        let bytes = steps.checked_mul(step).ok_or_else(too_large)?;
+        let bytes = steps.checked_mul(self.step).ok_or_else(too_large)?;
         self.range = place(end, bytes).ok_or_else(too_large)?;
         if has_mask {
             self.mask = Some(place(self.range.end, steps).ok_or_else(too_large)?);

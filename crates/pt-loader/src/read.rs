@@ -19,7 +19,6 @@ pub(crate) struct Plain(Box<[AtomicU64]>);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) start: u64,
-    pub(crate) length: u64,
     /// The record, if its header was not checked yet.
     pub(crate) unchecked: Option<Record>,
 }
@@ -48,21 +47,20 @@ impl Plain {
         let known = self.knows(tensor.row());
         if !known {
             // What is asked here holds as long as the index does, so it is asked once.
-            let refused = file.view(tensor)?.caps().reason;
+            let refused = file.view(tensor).caps().reason;
             if !matches!(refused, None | Some(Obstacle::Misaligned { .. })) {
                 return None;
             }
         }
         let record = tensor.storage()?.record()?;
         let before = tensor.storage_offset().checked_mul(tensor.dtype()?.itemsize() as u64)?;
-        let length = tensor.nbytes()?;
         // An empty tensor may point anywhere; it reads nothing.
-        let start = if length == 0 { 0 } else { record.data_offset.checked_add(before)? };
+        let start = if tensor.nbytes()? == 0 { 0 } else { record.data_offset.checked_add(before)? };
         let unchecked = (!known && record.header_offset.is_some()).then_some(record);
         if !known && unchecked.is_none() {
             self.note(tensor);
         }
-        Some(Place { start, length, unchecked })
+        Some(Place { start, unchecked })
     }
 }
 
