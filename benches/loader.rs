@@ -117,7 +117,7 @@ fn one_file(folder: &Path) {
     let read = DataSet::open_with(folder, &Options { unit: Unit::Row, ..Options::default() }).unwrap();
     let first = read.gather(&[4095]).unwrap();
     assert_eq!(first.tensor("x").unwrap().as_slice::<f32>().unwrap()[1], (4095 * 4096 + 1) as f32);
-    let (map, fresh) = (mapped(&read), mapped(&read));
+    let map = mapped(&read);
     touch(&map);
     let mut heap = vec![1u8; 64 << 20];
     heap.iter_mut().step_by(64).for_each(|byte| *byte = 2);
@@ -144,10 +144,6 @@ fn one_file(folder: &Path) {
             ("floor: one memcpy of as many bytes of 64 MiB of memory", &mut copy),
             ("floor: memcpy of those rows of 64 MiB of memory", &mut copy_rows),
             ("gather_into, mapped", &mut gather(&map, &orders, Ragged::Refuse, &mut Batch::default())),
-            (
-                "gather_into, mapped, pages touched for the first time",
-                &mut gather(&fresh, &orders, Ragged::Refuse, &mut Batch::default()),
-            ),
             ("gather_into, read", &mut gather(&read, &orders, Ragged::Refuse, &mut Batch::default())),
         ],
     );
@@ -249,12 +245,20 @@ fn single(folder: &Path) {
             black_box(&batch);
         }
     };
+    let mut lent = vec![0; 1024];
+    let mut lend = |round: usize| {
+        for &row in &orders[round] {
+            lent.copy_from_slice(map.lend(row, 0).unwrap().unwrap());
+            black_box(&lent);
+        }
+    };
     let (mut batch, mut other) = (Batch::default(), Batch::default());
     show(
         "random rows of 200 files x 1,000 rows x 1 KiB, one a call, 1 thread",
         CALLS,
         &mut [
             ("floor: raw maps, offsets known", &mut copy),
+            ("lend, mapped, and copy", &mut lend),
             ("gather_into, mapped", &mut |round| one(&map, &mut batch, round)),
             ("gather_into, read", &mut |round| one(&read, &mut other, round)),
         ],

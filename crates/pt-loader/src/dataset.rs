@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use pt_format::{Checkpoint, DType, Limits, geometry};
 use pt_index::{BuildOptions, FileEntry, FileSource, Index, IndexBuilder, Leaf, Policy, Stamp};
-use pt_view::FileCache;
+use pt_view::{Access, FileCache};
 
 use crate::batch::{Batch, Ragged};
 use crate::error::{Error, Result};
 use crate::files::Files;
+use crate::gather;
 use crate::permutation::Permutation;
 use crate::plan::BatchPlan;
 use crate::read::Plain;
@@ -356,7 +357,16 @@ impl DataSet {
             None if sample < self.len() => sample,
             None => return None,
         };
-        self.set.locate(sample).map(|(file, within)| (file, within as u64))
+        self.set.locate(sample)
+    }
+
+    /// The first size of a sample of a ragged field.
+    pub(crate) fn length(&self, (file, within): (usize, u64), field: usize) -> u64 {
+        let file = self.index().file(file);
+        let schema = file.and_then(|file| self.set.schemas.get(file.schema().number()));
+        let number = if self.set.unit == Unit::Tensor { within as usize } else { field };
+        let tensor = schema.and_then(|schema| file?.tensor_at(*schema.tensors.get(number)?));
+        tensor.and_then(|tensor| tensor.shape()?.first().copied()).unwrap_or(0)
     }
 
     /// Whether it is the same in every respect.
@@ -483,6 +493,37 @@ impl DataSet {
     /// As [`gather`](Self::gather). The batch is empty then.
     pub fn gather_into(&self, samples: &[usize], ragged: Ragged, batch: &mut Batch) -> Result<()> {
         batch.gather(self, samples, ragged)
+    }
+
+    /// Lends the elements of one field of a sample, without copying, as bytes. `None` where they cannot be lent: the files are not mapped (see
+    /// [`Self::with_files`]) or too many to be kept open, the field is to be cast, or its elements do not lie in the file as they
+    /// are.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSample`]; [`Error::At`] when the file cannot be opened.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) -> pt_loader::Result<()> {
+    /// let field = data.fields().iter().position(|field| field.name == "x").unwrap();
+    /// if let Some(bytes) = data.lend(7, field)? {
+    ///     println!("{} bytes in place", bytes.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lend(&self, sample: usize, field: usize) -> Result<Option<&[u8]>> {
+        if let Some(bytes) = gather::lent(self, sample, field) {
+            return Ok(Some(bytes));
+        }
+        if sample >= self.len() {
+            return Err(Error::NoSuchSample { sample, count: self.len() });
+        }
+        if self.shared.files.cache().access() == Access::Read {
+            return Ok(None);
+        }
+        // Opens the file, and finds and checks all that is asked when a batch is read.
+        self.gather_into(&[sample], Ragged::Refuse, &mut Batch::default())?;
+        Ok(gather::lent(self, sample, field))
     }
 
     /// Lays out a batch without reading it; see [`BatchPlan`].

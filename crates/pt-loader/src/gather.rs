@@ -106,6 +106,22 @@ fn copy_known(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) -> bool {
     true
 }
 
+/// Lends a field of a sample from a map that is open, where the tensor is known to begin.
+pub(crate) fn lent(data: &DataSet, sample: usize, number: usize) -> Option<&[u8]> {
+    let (file, within) = data.place(sample)?;
+    let field = data.set.fields.get(number).filter(|field| field.dtype == field.stored)?;
+    let kept = data.shared.files.kept(file)?;
+    let is_tensor = data.set.unit == Unit::Tensor;
+    let start = kept.start(if is_tensor { within as usize } else { number })?;
+    let step = field.step_bytes(field.stored)?;
+    if field.is_ragged {
+        let length = data.length((file, within), number);
+        return slice(kept.bytes()?, start, step.checked_mul(usize::try_from(length).ok()?)?);
+    }
+    let first = if data.set.unit == Unit::Row { within } else { 0 };
+    slice(kept.bytes()?, start + first * step as u64, step)
+}
+
 /// Cuts the memory of a batch into the places of its samples.
 fn slots<'b>(plan: &BatchPlan, data: &DataSet, mut rest: &'b mut [u8]) -> Vec<Slot<'b>> {
     let places = &plan.places;

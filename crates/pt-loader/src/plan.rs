@@ -6,7 +6,7 @@ use pt_format::DType;
 
 use crate::batch::{BatchTensor, Ragged};
 use crate::column::BatchColumn;
-use crate::dataset::{DataSet, Field, Unit};
+use crate::dataset::{DataSet, Field};
 use crate::error::{Error, Result};
 use crate::gather;
 use crate::pad::{Pad, Side, To};
@@ -134,7 +134,7 @@ impl BatchPlan {
         }
         let mut end = 0usize;
         for (number, field) in self.fields.iter_mut().enumerate() {
-            let length = |row: usize| length(data, self.places[row], number);
+            let length = |row: usize| data.length(self.places[row], number);
             end = field.lay_out(samples.len(), length, ragged, end)?;
         }
         self.bytes = end;
@@ -305,13 +305,4 @@ impl BatchField {
             row[inside.end..].fill(0);
         }
     }
-}
-
-/// The first size of a sample of a ragged field.
-fn length(data: &DataSet, (file, within): (usize, u64), field: usize) -> u64 {
-    let file = data.index().file(file);
-    let schema = file.and_then(|file| data.set.schemas.get(file.schema().number()));
-    let number = if data.set.unit == Unit::Tensor { within as usize } else { field };
-    let tensor = schema.and_then(|schema| file?.tensor_at(*schema.tensors.get(number)?));
-    tensor.and_then(|tensor| tensor.shape()?.first().copied()).unwrap_or(0)
 }
