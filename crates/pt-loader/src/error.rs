@@ -84,6 +84,24 @@ pub enum Error {
         /// The dtype asked for.
         asked: DType,
     },
+    /// The batch's tensor lies in memory that does not suit the type.
+    #[error(
+        "tensor `{tensor}` does not begin at a multiple of {needs} bytes; give memory that begins at a multiple of 64"
+    )]
+    Misaligned {
+        /// The tensor.
+        tensor: String,
+        /// Bytes.
+        needs: usize,
+    },
+    /// The memory given for a batch is too short.
+    #[error("the batch takes {needs} bytes; the memory has {has}")]
+    TooShort {
+        /// Bytes of the batch.
+        needs: usize,
+        /// Bytes of the memory.
+        has: usize,
+    },
     /// A batch larger than memory.
     #[error("a batch of {samples} samples does not fit into memory")]
     TooLarge {
