@@ -39,8 +39,21 @@ thread_local! {
     static SPARE: RefCell<Spare> = RefCell::default();
 }
 
-/// Reads all tensors of a batch into its memory.
-pub(crate) fn read(plan: &BatchPlan, data: &DataSet, mut rest: &mut [u8]) -> Result<()> {
+/// Reads all tensors of a batch into its memory, on rayon's threads.
+pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) -> Result<()> {
+    let mut slots = slots(plan, data, memory);
+    // A few pieces a thread even out what files cost; each opens its files once.
+    let piece = slots.len().div_ceil(4 * rayon::current_num_threads()).max(1);
+    slots.par_chunks_mut(piece).try_for_each(|slots| read_slots(data, slots))
+}
+
+/// Reads all tensors of a batch into its memory, on this thread.
+pub(crate) fn read_alone(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) -> Result<()> {
+    read_slots(data, &mut slots(plan, data, memory))
+}
+
+/// Cuts memory into the places of a batch, in the order in which they are read.
+fn slots<'b>(plan: &'b BatchPlan, data: &DataSet, mut rest: &'b mut [u8]) -> Vec<Slot<'b>> {
     let BatchPlan { samples, places, ragged, .. } = plan;
     let mut slots: Vec<Slot<'_>> = Vec::with_capacity(samples.len() * plan.fields.len());
     let mut at = 0;
@@ -80,14 +93,14 @@ pub(crate) fn read(plan: &BatchPlan, data: &DataSet, mut rest: &mut [u8]) -> Res
         }
     }
     slots.sort_unstable_by_key(|slot| (slot.file, slot.tensor, slot.first));
-    // A few pieces a thread even out what files cost; each opens its files once.
-    let piece = slots.len().div_ceil(4 * rayon::current_num_threads()).max(1);
-    slots.par_chunks_mut(piece).try_for_each(|slots| {
-        SPARE.with_borrow_mut(|spare| {
-            slots
-                .chunk_by_mut(|one, other| one.file == other.file)
-                .try_for_each(|slots| read_file(data, slots, spare))
-        })
+    slots
+}
+
+fn read_slots(data: &DataSet, slots: &mut [Slot<'_>]) -> Result<()> {
+    SPARE.with_borrow_mut(|spare| {
+        slots
+            .chunk_by_mut(|one, other| one.file == other.file)
+            .try_for_each(|slots| read_file(data, slots, spare))
     })
 }
 

@@ -122,6 +122,8 @@ impl From<pt_loader::Error> for Error {
         use pt_loader::Error::*;
         match error {
             Index(error) => error.into(),
+            // The cause names the file.
+            At { source, .. } => (*source).into(),
             Sample { .. } | WrongType { .. } => Class::Tensor.error(error),
             NoSuchField { .. } => Class::Missing.error(error),
             NoSuchSample { .. } => Class::Range.error(error),

@@ -3,6 +3,8 @@
 :func:`open` gives the tensors of a checkpoint by name, none of them read before it is asked for.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ptview._errors import (
     Error,
     FormatError,
@@ -11,20 +13,43 @@ from ptview._errors import (
     StaleIndexError,
     TensorError,
 )
+from ptview._pad import Ragged, pad, ragged
 from ptview._ptview import File, Tensor, __version__, open
+from ptview.data import Dataset, Field
+from ptview.loader import Loader
+
+if TYPE_CHECKING:
+    from ptview.iterable import IterableDataset
 
 __all__ = [
+    "Dataset",
     "Error",
+    "Field",
     "File",
     "FormatError",
+    "IterableDataset",
+    "Loader",
     "MissingError",
+    "Ragged",
     "RangeError",
     "StaleIndexError",
     "Tensor",
     "TensorError",
     "__version__",
     "open",
+    "pad",
+    "ragged",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A subclass of torch's own: torch is imported when it is asked for.
+    if name == "IterableDataset":
+        from ptview.iterable import IterableDataset
+
+        return IterableDataset
+    raise AttributeError(f"module 'ptview' has no attribute {name!r}")
+
 
 for _class in (
     Error,
