@@ -30,6 +30,18 @@ def default_framework() -> Framework:
     return "torch" if importlib.util.find_spec("torch") is not None else "numpy"
 
 
+def fixed_view(dtype: str, start: int, shape: Sequence[int], framework: Framework) -> Callable[[Any], Any]:
+    """Returns what makes an array or a tensor of memory of ours, where all samples have it in one place."""
+    place = tuple(shape)
+    view = view_of(dtype, framework)
+    if framework == "numpy" or dtype not in _NUMPY:
+        return lambda memory: view(memory, start, place)
+    import torch
+
+    ndarray, from_numpy, raw = np.ndarray, torch.from_numpy, np.dtype(dtype)
+    return lambda memory: from_numpy(ndarray(place, raw, memory, start))
+
+
 @cache
 def view_of(dtype: str, framework: Framework) -> View:
     """Returns what makes arrays or tensors of a dtype, without copying."""

@@ -150,7 +150,7 @@ class Dataset:
         recipes = self._recipes or self._make_recipes()
         memory, fields, columns, schema = self._samples.sample(index, self._layout)
         if fields is None:
-            values = [view(memory, start, shape) for view, start, shape in self._fixed]
+            values = [view(memory) for view in self._fixed]
             values += columns
         else:
             values = self._ragged_sample(memory, fields, columns)
@@ -311,8 +311,10 @@ class Dataset:
         self._mask_view = _memory.view_of("bool", framework)
         if not any(field.is_ragged for field in fields):
             one = self._samples.plan([0], self._layout).fields() if len(self) else []
-            starts = [(start, tuple(shape[1:])) for start, shape, *_ in one]
-            self._fixed = [(view, *place) for view, place in zip(self._views, starts, strict=bool(len(self)))]
+            self._fixed = [
+                _memory.fixed_view(field.dtype, start, shape[1:], framework)
+                for field, (start, shape, *_) in zip(fields, one, strict=False)
+            ]
         parts: list[Any]
         parts = [("t", 0, 0)] if self._mode == "tensor" else self._samples.structures()
         if isinstance(self._pad, Pad):
