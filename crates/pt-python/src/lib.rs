@@ -1,11 +1,22 @@
 //! The Python module `ptview._ptview`: the Rust half of the package `ptview`.
 //!
 //! Classes and functions here speak Python's types and leave the work to the crates above. What is easier said in Python
-//! (building torch's own objects, progress bars, representations) stands in `python/ptview`.
+//! (torch's own rebuild functions, progress bars, tables) stands in `python/ptview`. Unsafe code is in the module `export`
+//! alone, and in the one method of `Tensor` that Python calls with a pointer.
 
+#![deny(unsafe_code)]
+
+mod dtype;
 mod error;
+#[allow(unsafe_code)]
+mod export;
 mod file;
+mod load;
+mod numpy;
+mod opened;
 mod tensor;
+mod torch;
+mod tree;
 
 use pyo3::prelude::*;
 
@@ -13,7 +24,11 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _ptview {
     #[pymodule_export]
-    use crate::file::{File, open};
+    use crate::export::Region;
+    #[pymodule_export]
+    use crate::file::{OpenFile, open_file};
+    #[pymodule_export]
+    use crate::load::load;
     #[pymodule_export]
     use crate::tensor::Tensor;
 
