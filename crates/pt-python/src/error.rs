@@ -72,6 +72,18 @@ impl From<PyErr> for Error {
     }
 }
 
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<pt_view::Obstacle> for Error {
+    fn from(obstacle: pt_view::Obstacle) -> Self {
+        Class::Tensor.error(obstacle)
+    }
+}
+
 impl From<pt_format::Error> for Error {
     fn from(error: pt_format::Error) -> Self {
         use pt_format::Error::*;

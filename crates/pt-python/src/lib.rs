@@ -1,18 +1,23 @@
 //! The Python module `ptview._ptview`: the Rust half of the package `ptview`.
 //!
 //! Classes and functions here speak Python's types and leave the work to the crates above. What is easier said in Python
-//! (building torch's own objects, progress bars, representations) stands in `python/ptview`.
+//! (torch's own rebuild functions, progress bars, tables) stands in `python/ptview`. Unsafe code is in the modules
+//! `export` and `data::memory`, and in the one method of `Tensor` that Python calls with a pointer.
 
-mod dataset;
+#![deny(unsafe_code)]
+
+mod data;
+mod dtype;
 mod error;
+#[allow(unsafe_code)]
+mod export;
 mod file;
-mod layout;
-mod memory;
-mod pipeline;
-mod plan;
-mod structure;
+mod load;
+mod numpy;
+mod opened;
 mod tensor;
-mod threads;
+mod torch;
+mod tree;
 
 use pyo3::prelude::*;
 
@@ -20,17 +25,13 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _ptview {
     #[pymodule_export]
-    use crate::dataset::Samples;
+    use crate::data::{Layout, Memory, Order, Pipeline, Plan, Samples};
     #[pymodule_export]
-    use crate::file::{File, open};
+    use crate::export::Region;
     #[pymodule_export]
-    use crate::layout::Layout;
+    use crate::file::{OpenFile, open_file};
     #[pymodule_export]
-    use crate::memory::Memory;
-    #[pymodule_export]
-    use crate::pipeline::{Order, Pipeline};
-    #[pymodule_export]
-    use crate::plan::Plan;
+    use crate::load::load;
     #[pymodule_export]
     use crate::tensor::Tensor;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use pt_index::{FileEntry, Index, Policy};
+use pt_index::{FileEntry, FileSource, Index, Policy};
 
 use crate::access::{Access, Handle};
 use crate::bytes::CheckedRecords;
@@ -133,7 +133,8 @@ impl FileCache {
         Arc::clone(open.get_or_insert(number, || handle))
     }
 
-    fn path_of(&self, entry: FileEntry<'_>) -> PathBuf {
+    /// Returns the path of a file.
+    pub fn path_of(&self, entry: FileEntry<'_>) -> PathBuf {
         let path = entry.path();
         match path.is_empty() {
             true => self.folder.clone(),
@@ -171,6 +172,11 @@ impl<'c> CachedFile<'c> {
     /// Returns the row of the index.
     pub fn entry(&self) -> FileEntry<'c> {
         self.entry
+    }
+
+    /// Returns the open file.
+    pub fn source(&self) -> &FileSource {
+        &self.handle.source
     }
 
     /// Returns the views of all tensors, in file order.

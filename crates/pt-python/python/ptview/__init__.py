@@ -1,20 +1,16 @@
 """PyTorch files opened without PyTorch: lazy, memory-mapped, indexed.
 
-:func:`open` gives the tensors of a checkpoint by name, none of them read before it is asked for.
+:func:`load` is ``torch.load`` for those who want the whole object, :func:`open` gives the tensors of a checkpoint by name,
+none of them read before it is asked for. torch is imported only where a torch tensor is asked for.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from ptview._errors import (
-    Error,
-    FormatError,
-    MissingError,
-    RangeError,
-    StaleIndexError,
-    TensorError,
-)
+from ptview._errors import Error, FormatError, MissingError, RangeError, StaleIndexError, TensorError
+from ptview._file import File, load, open
+from ptview._opaque import Opaque
 from ptview._pad import Ragged, pad, ragged
-from ptview._ptview import File, Tensor, __version__, open
+from ptview._ptview import Tensor, __version__
 from ptview.data import Dataset, Field
 from ptview.loader import Loader
 
@@ -30,12 +26,14 @@ __all__ = [
     "IterableDataset",
     "Loader",
     "MissingError",
+    "Opaque",
     "Ragged",
     "RangeError",
     "StaleIndexError",
     "Tensor",
     "TensorError",
     "__version__",
+    "load",
     "open",
     "pad",
     "ragged",
@@ -51,13 +49,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'ptview' has no attribute {name!r}")
 
 
-for _class in (
-    Error,
-    FormatError,
-    MissingError,
-    RangeError,
-    StaleIndexError,
-    TensorError,
-):
+for _class in (Error, File, FormatError, MissingError, Opaque, RangeError, StaleIndexError, TensorError):
     _class.__module__ = "ptview"
 del _class

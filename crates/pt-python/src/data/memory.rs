@@ -135,29 +135,10 @@ impl Lent {
         }
     }
 
-    /// Returns the bytes, for a thread that does not hold the GIL.
-    pub(crate) fn bytes(&mut self) -> LentBytes {
-        LentBytes { start: self.buffer.buf_ptr().cast(), length: self.buffer.len_bytes() }
-    }
-}
-
-/// The bytes of a [`Lent`], without its lifetime.
-pub(crate) struct LentBytes {
-    start: *mut u8,
-    length: usize,
-}
-
-// SAFETY: the bytes belong to no thread.
-unsafe impl Send for LentBytes {}
-
-impl LentBytes {
-    /// Returns the bytes to be written to.
-    ///
-    /// # Safety
-    /// The [`Lent`] they are of is not dropped before, and nobody else looks at the bytes meanwhile. `ptview/_memory.py`
-    /// makes the memory anew for each batch, and shows it to nobody before the batch is read.
-    pub(crate) unsafe fn as_mut<'b>(&mut self) -> &'b mut [u8] {
-        // SAFETY: the buffer is contiguous, so long, and can be written to; the rest is the caller's.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
+    pub(crate) fn as_mut_bytes(&mut self) -> &mut [u8] {
+        let (start, length) = (self.buffer.buf_ptr().cast(), self.buffer.len_bytes());
+        // SAFETY: the buffer is contiguous, so long, and can be written to; it is kept until `self` goes. Nobody else looks at
+        // it: `ptview/_memory.py` makes the memory anew for each batch, and shows it to nobody before the batch is read.
+        unsafe { std::slice::from_raw_parts_mut(start, length) }
     }
 }

@@ -1,6 +1,5 @@
 //! Batches of an epoch, read ahead of need by a thread that never asks for the GIL.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -11,11 +10,11 @@ use std::time::Duration;
 use pt_loader::{BatchPlan, DataSet, Epoch, Error as LoaderError, Loader, Ragged, Shards, State};
 use pyo3::prelude::*;
 
-use crate::dataset::Samples;
+use crate::data::samples::Samples;
 use crate::error::{Class, Error, Result};
-use crate::memory::{Lent, LentBytes, Lines, Memory, Pool};
-use crate::plan::Plan;
-use crate::threads::{OfProcess, Threads};
+use crate::data::memory::{Lent, Lines, Memory, Pool};
+use crate::data::plan::Plan;
+use crate::data::threads::{OfProcess, Threads};
 
 /// So often does a wait look whether the user has pressed Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
@@ -84,8 +83,6 @@ impl Order {
 pub(crate) struct Pipeline {
     thread: OfProcess<Thread>,
     pool: Arc<Pool>,
-    /// The memory of others that is read into, in the order of the batches.
-    lent: Mutex<VecDeque<Option<Lent>>>,
 }
 
 struct Thread {
@@ -99,19 +96,20 @@ struct Job {
     data: DataSet,
     ragged: Ragged,
     plan: Arc<BatchPlan>,
-    memory: JobMemory,
+    memory: Target,
 }
 
-enum JobMemory {
+/// What a batch is read into. It goes to the thread and comes back: what is lent is given back to Python by who holds the GIL.
+enum Target {
     Own(Lines),
-    Lent(LentBytes),
+    Lent(Lent),
 }
 
 struct Done {
     data: DataSet,
     ragged: Ragged,
     plan: Arc<BatchPlan>,
-    own: Option<Lines>,
+    memory: Target,
     /// Samples that could not be read, and why.
     skipped: Vec<(usize, LoaderError)>,
     result: Result<(), LoaderError>,
@@ -133,26 +131,26 @@ impl Pipeline {
         let is_stopped = stop.clone();
         let handle = thread::Builder::new().name("ptview reader".into()).spawn(move || {
             while let Ok(job) = work.recv() {
-                if is_stopped.load(Ordering::Relaxed) || send.send(job.run(&threads, skip)).is_err() {
-                    return;
+                let done = if is_stopped.load(Ordering::Relaxed) { job.give_back() } else { job.run(&threads, skip) };
+                if let Err(unwanted) = send.send(done) {
+                    // Nobody waits; and this thread must not ask for the GIL.
+                    std::mem::forget(unwanted);
                 }
             }
         });
         let handle = handle.map_err(PyErr::from)?;
         let thread = Thread { jobs: Some(jobs), done: Mutex::new(done), handle: Some(handle), stop };
-        Ok(Self { thread: OfProcess::new(thread), pool: samples.pool().clone(), lent: Mutex::default() })
+        Ok(Self { thread: OfProcess::new(thread), pool: samples.pool().clone() })
     }
 
     /// Has a batch read: into memory of ours, or that is given and that nobody looks at.
     #[pyo3(signature = (plan, memory=None))]
     fn submit(&self, plan: &Plan, memory: Option<&Bound<'_, PyAny>>) -> Result<()> {
-        let mut lent = memory.map(Lent::new).transpose()?;
-        let memory = match &mut lent {
-            Some(lent) => JobMemory::Lent(lent.bytes()),
-            None => JobMemory::Own(self.pool.take(plan.plan.bytes())?),
+        let memory = match memory {
+            Some(memory) => Target::Lent(Lent::new(memory)?),
+            None => Target::Own(self.pool.take(plan.plan.bytes())?),
         };
         let job = Job { data: plan.data.clone(), ragged: plan.ragged, plan: plan.plan.clone(), memory };
-        self.lent().push_back(lent);
         let jobs = self.thread.here().and_then(|thread| thread.jobs.as_ref());
         jobs.and_then(|jobs| jobs.send(job).ok()).ok_or_else(ended)
     }
@@ -170,18 +168,14 @@ impl Pipeline {
                 Err(RecvTimeoutError::Disconnected) => return Err(ended()),
             }
         };
-        self.lent().pop_front();
-        let Done { data, ragged, plan, own, skipped, result } = done;
-        let memory = own.map(|lines| Memory::new(lines, plan.bytes(), &self.pool));
+        let Done { data, ragged, plan, memory, skipped, result } = done;
+        let memory = match memory {
+            Target::Own(lines) => Some(Memory::new(lines, plan.bytes(), &self.pool)),
+            Target::Lent(_) => None,
+        };
         result?;
         let skipped = skipped.into_iter().map(|(sample, error)| (sample, Error::from(error).into())).collect();
         Ok((Plan { data, ragged, plan, pool: self.pool.clone() }, memory, skipped))
-    }
-}
-
-impl Pipeline {
-    fn lent(&self) -> MutexGuard<'_, VecDeque<Option<Lent>>> {
-        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -190,7 +184,7 @@ fn ended() -> Error {
 }
 
 impl Drop for Thread {
-    /// Waits for the thread, which may be writing to memory that is lent.
+    /// Waits for the thread, which may be writing to memory that is lent. It asks for no GIL.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.jobs.take();
@@ -203,9 +197,8 @@ impl Drop for Thread {
 impl Job {
     fn run(mut self, threads: &Threads, skip: bool) -> Done {
         let memory = match &mut self.memory {
-            JobMemory::Own(lines) => lines.as_mut_bytes(),
-            // SAFETY: the pipeline keeps what is lent until this batch is done, and waits for that when it is dropped.
-            JobMemory::Lent(bytes) => unsafe { bytes.as_mut() },
+            Target::Own(lines) => lines.as_mut_bytes(),
+            Target::Lent(lent) => lent.as_mut_bytes(),
         };
         let read = |plan: &BatchPlan, memory: &mut [u8]| {
             let read = AssertUnwindSafe(|| threads.run(|| plan.read_into(memory)));
@@ -219,11 +212,13 @@ impl Job {
                 read(&self.plan, memory)
             });
         }
-        let own = match self.memory {
-            JobMemory::Own(lines) => Some(lines),
-            JobMemory::Lent(_) => None,
-        };
-        Done { data: self.data, ragged: self.ragged, plan: self.plan, own, skipped, result }
+        Done { skipped, result, ..self.give_back() }
+    }
+
+    /// What is told of a batch that was not read.
+    fn give_back(self) -> Done {
+        let Self { data, ragged, plan, memory } = self;
+        Done { data, ragged, plan, memory, skipped: Vec::new(), result: Err(LoaderError::Panicked) }
     }
 }
 

@@ -10,11 +10,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::error::{Class, Result};
-use crate::layout::Layout;
-use crate::memory::{Memory, Pool};
-use crate::plan::{Plan, leaf};
-use crate::structure;
-use crate::threads::Threads;
+use crate::data::layout::Layout;
+use crate::data::memory::{Memory, Pool};
+use crate::data::plan::{Plan, leaf};
+use crate::data::{plan, structure};
+use crate::data::threads::Threads;
 
 /// Samples of an index. Numbers of samples may be negative, as in Python.
 #[pyclass(frozen, module = "ptview._ptview")]
@@ -231,18 +231,18 @@ impl Samples {
     ) -> Result<(Memory, Option<Bound<'py, PyList>>, Vec<Bound<'py, PyAny>>, usize)> {
         let number = self.number(sample)?;
         let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut plan = spare().pop().unwrap_or_default();
-        self.data.plan_into(&[number], layout.ragged, &mut plan)?;
-        layout.check(&plan)?;
-        let bytes = plan.bytes();
+        let mut one = spare().pop().unwrap_or_default();
+        self.data.plan_into(&[number], layout.ragged, &mut one)?;
+        layout.check(&one)?;
+        let bytes = one.bytes();
         let mut lines = self.pool.take(bytes)?;
-        py.detach(|| plan.read_alone(lines.as_mut_bytes()))?;
+        py.detach(|| one.read_alone(lines.as_mut_bytes()))?;
         let memory = Memory::new(lines, bytes, &self.pool);
         let is_ragged = self.data.fields().iter().any(|field| field.is_ragged);
-        let fields = if is_ragged { Some(crate::plan::fields(py, &plan)?) } else { None };
-        let columns = plan.columns().iter().map(|column| leaf(py, column.get(0))).collect::<Result<_>>()?;
+        let fields = if is_ragged { Some(plan::fields(py, &one)?) } else { None };
+        let columns = one.columns().iter().map(|column| leaf(py, column.get(0))).collect::<Result<_>>()?;
         let schema = self.data.locate(number).map_or(0, |(file, _)| file.schema().number());
-        spare().push(plan);
+        spare().push(one);
         Ok((memory, fields, columns, schema))
     }
 

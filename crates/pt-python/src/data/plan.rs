@@ -8,9 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::error::Result;
-use crate::layout::Layout;
-use crate::memory::{Lent, Memory, Pool};
-use crate::threads::Threads;
+use crate::data::layout::Layout;
+use crate::data::memory::{Lent, Memory, Pool};
+use crate::data::threads::Threads;
 
 /// A batch that is laid out: how large it is, and what lies where.
 #[pyclass(frozen, module = "ptview._ptview")]
@@ -79,10 +79,7 @@ impl Plan {
     /// Reads the batch into memory that nobody looks at yet.
     #[pyo3(signature = (memory, *, alone))]
     fn read_into(&self, py: Python<'_>, memory: &Bound<'_, PyAny>, alone: bool) -> Result<()> {
-        let mut lent = Lent::new(memory)?;
-        let mut bytes = lent.bytes();
-        // SAFETY: `lent` lives until this function is left; the rest is the caller's.
-        self.fill(py, unsafe { bytes.as_mut() }, alone)
+        self.fill(py, Lent::new(memory)?.as_mut_bytes(), alone)
     }
 }
 
