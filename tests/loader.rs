@@ -74,9 +74,11 @@ fn a_kept_index_is_used() {
 
 #[test]
 fn files_that_change_are_errors_that_name_them() {
-    let folder = samples(4);
+    let folder = samples(5);
     let data = DataSet::open(folder.path()).unwrap();
-    data.gather(&[0, 1, 2, 3]).unwrap();
+    // These are open from now on.
+    data.gather(&[0, 4]).unwrap();
+    let opened = fs::read(folder.path().join("000.pt")).unwrap();
 
     // Cut off after it was indexed.
     let path = folder.path().join("001.pt");
@@ -95,7 +97,15 @@ fn files_that_change_are_errors_that_name_them() {
         println!("{error}");
         assert!(error.contains(&format!("{sample:03}.pt")) && error.contains(expected), "{error}");
     }
-    data.gather(&[0]).unwrap();
+    // Of open files, one that is replaced stays what it was, and one that is cut off is noticed.
+    fs::write(folder.path().join("other"), b"something else").unwrap();
+    fs::rename(folder.path().join("other"), folder.path().join("000.pt")).unwrap();
+    let batch = data.gather(&[0]).unwrap();
+    let x = batch.tensor("x").unwrap().as_bytes();
+    assert!(opened.windows(x.len()).any(|bytes| bytes == x));
+    fs::File::options().write(true).open(folder.path().join("004.pt")).unwrap().set_len(100).unwrap();
+    let error = data.gather(&[0, 4]).err().unwrap().to_string();
+    assert!(error.contains("sample 4") && error.contains("004.pt") && error.contains("cut off"), "{error}");
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use pt_format::{Checkpoint, DType, Limits, geometry};
 use pt_index::{BuildOptions, FileEntry, FileSource, Index, IndexBuilder, Leaf, Policy, Stamp};
-use pt_view::CheckedRecords;
+use pt_view::{Access, FileCache};
 
 use crate::batch::{Batch, Ragged};
 use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::gather;
 use crate::permutation::Permutation;
 use crate::plan::BatchPlan;
 use crate::read::Plain;
@@ -58,7 +60,8 @@ pub struct Options {
     pub include: Vec<String>,
     /// What becomes of files unlike the first.
     pub misfits: Misfits,
-    /// How sure to be that files are those that were indexed; asked when a file is read.
+    /// How sure to be that files are those that were indexed; asked when a file is opened. Files that stay open stay those
+    /// they were.
     pub policy: Policy,
 }
 
@@ -114,15 +117,15 @@ pub struct DataSet {
     pub(crate) set: Arc<Samples>,
     /// Which samples of the set, if not all.
     picked: Option<Arc<[usize]>>,
+    /// Threads of its own.
+    threads: Option<Arc<rayon::ThreadPool>>,
 }
 
 /// What all views of a data set have in common.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) root: PathBuf,
+    pub(crate) files: Files,
     pub(crate) options: Options,
-    pub(crate) index: Index,
-    pub(crate) checked: CheckedRecords,
     pub(crate) plain: Plain,
 }
 
@@ -183,19 +186,85 @@ impl DataSet {
     /// # Errors
     /// [`Error::Empty`], or [`Error::Differs`] when files make no batch with each other.
     pub fn with_index(root: impl Into<PathBuf>, index: Index, options: &Options) -> Result<Self> {
-        let root = root.into();
-        let set = Samples::new(&index, &root, options)?;
-        let checked = CheckedRecords::new(index.storage_count());
+        Self::with_files(FileCache::new(root, index), options)
+    }
+
+    /// Makes a data set of files that are opened in the caller's way: so many at a time, or mapped.
+    ///
+    /// From maps, batches are gathered as fast as memory is copied, and small samples several times faster than by reading.
+    /// In exchange the caller promises that no file is written to or truncated (see [`pt_view::Access::Map`]); that is
+    /// why mapping is `unsafe`, and never the default.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # let object = Object::dict([("x", Tensor::new::<u8>(&[3], &[1, 2, 3])?.into())]);
+    /// # std::fs::write(folder.path().join("a.pt"), write::to_vec(&object)?)?;
+    /// use pt_loader::DataSet;
+    /// use pt_view::{Access, FileCache};
+    /// let data = DataSet::open(folder.path())?;
+    /// let files = FileCache::new(data.root(), data.index().clone());
+    /// // SAFETY: nobody writes to the files or truncates them.
+    /// let files = unsafe { files.with_access(Access::Map) };
+    /// let data = DataSet::with_files(files, data.options())?;
+    /// assert_eq!(data.gather(&[0])?.tensor("x").unwrap().as_slice::<u8>()?, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::with_index`].
+    pub fn with_files(files: FileCache, options: &Options) -> Result<Self> {
+        let (index, root) = (files.index(), files.folder());
+        let set = Samples::new(index, root, options)?;
+        if set.len(index) == 0 {
+            return Err(Error::Empty { path: root.to_owned() });
+        }
         let plain = Plain::new(index.tensor_count());
-        let data = Self {
-            shared: Arc::new(Shared { root, options: options.clone(), index, checked, plain }),
+        let files = Files::new(files, options.policy, options.unit != Unit::File);
+        Ok(Self {
+            shared: Arc::new(Shared { files, options: options.clone(), plain }),
             set: Arc::new(set),
             picked: None,
+            threads: None,
+        })
+    }
+
+    /// Returns the same data set with files that are opened anew. In a process that was forked, locks of the other one may be
+    /// held by threads that are not there. Threads of its own are not taken over.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) {
+    /// let data = data.reopened();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn reopened(&self) -> Self {
+        let Shared { files, options, .. } = &*self.shared;
+        let cache = FileCache::new(self.root(), self.index().clone()).with_capacity(files.cache().capacity());
+        let shared = Shared {
+            files: Files::new(cache, options.policy, options.unit != Unit::File),
+            options: options.clone(),
+            plain: Plain::new(self.index().tensor_count()),
         };
-        match data.is_empty() {
-            true => Err(Error::Empty { path: data.shared.root.clone() }),
-            false => Ok(data),
-        }
+        Self { shared: Arc::new(shared), threads: None, ..self.clone() }
+    }
+
+    /// Reads with so many threads of its own (at least one), instead of rayon's pool of as many as there are cores. On a disk
+    /// or a network that takes many requests at a time, this is how many it gets.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] when the system has no more threads.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) -> pt_loader::Result<()> {
+    /// let data = data.with_threads(32)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_threads(self, threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+        let pool = pool.map_err(|error| Error::Threads { threads, problem: error.to_string() })?;
+        Ok(Self { threads: Some(Arc::new(pool)), ..self })
     }
 
     /// Turns a field of `float16`, `bfloat16` or `uint8` into `float32` as batches are gathered, multiplied with a
@@ -228,7 +297,7 @@ impl DataSet {
 
     /// Returns the number of samples.
     pub fn len(&self) -> usize {
-        self.picked.as_ref().map_or_else(|| self.set.len(&self.shared.index), |picked| picked.len())
+        self.picked.as_ref().map_or_else(|| self.set.len(self.index()), |picked| picked.len())
     }
 
     /// Returns whether there are no samples; possible only after filtering and splitting.
@@ -238,7 +307,7 @@ impl DataSet {
 
     /// Returns the folder that the paths of the index are relative to; empty when they are not.
     pub fn root(&self) -> &Path {
-        &self.shared.root
+        self.shared.files.cache().folder()
     }
 
     /// Returns the options it was opened with.
@@ -292,7 +361,7 @@ impl DataSet {
 
     /// Returns the index.
     pub fn index(&self) -> &Index {
-        &self.shared.index
+        self.shared.files.cache().index()
     }
 
     /// Returns the file a sample is in, and its number among the samples of that file.
@@ -308,7 +377,45 @@ impl DataSet {
             None if sample < self.len() => sample,
             None => return None,
         };
-        self.set.locate(sample).map(|(file, within)| (file, within as u64))
+        self.set.locate(sample)
+    }
+
+    /// The first size of a sample of a ragged field.
+    pub(crate) fn length(&self, (file, within): (usize, u64), field: usize) -> u64 {
+        let file = self.index().file(file);
+        let schema = file.and_then(|file| self.set.schemas.get(file.schema().number()));
+        let number = if self.set.unit == Unit::Tensor { within as usize } else { field };
+        let tensor = schema.and_then(|schema| file?.tensor_at(*schema.tensors.get(number)?));
+        tensor.and_then(|tensor| tensor.shape()?.first().copied()).unwrap_or(0)
+    }
+
+    /// Whether it is the same in every respect.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        fn same<T: ?Sized>(one: &Option<Arc<T>>, other: &Option<Arc<T>>) -> bool {
+            one.as_ref().map(Arc::as_ptr).map(<*const T>::cast::<u8>)
+                == other.as_ref().map(Arc::as_ptr).map(<*const T>::cast::<u8>)
+        }
+        Arc::ptr_eq(&self.shared, &other.shared)
+            && Arc::ptr_eq(&self.set, &other.set)
+            && same(&self.picked, &other.picked)
+            && same(&self.threads, &other.threads)
+    }
+
+    pub(crate) fn has_own_threads(&self) -> bool {
+        self.threads.is_some()
+    }
+
+    /// How many threads read.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads())
+    }
+
+    /// Runs on the threads that read.
+    pub(crate) fn install<R: Send>(&self, run: impl FnOnce() -> R + Send) -> R {
+        match &self.threads {
+            Some(pool) => pool.install(run),
+            None => run(),
+        }
     }
 
     /// Returns the samples whose column has a value that is wanted. Opens no file.
@@ -406,6 +513,37 @@ impl DataSet {
     /// As [`gather`](Self::gather). The batch is empty then.
     pub fn gather_into(&self, samples: &[usize], ragged: Ragged, batch: &mut Batch) -> Result<()> {
         batch.gather(self, samples, ragged)
+    }
+
+    /// Lends the elements of one field of a sample, without copying, as bytes. `None` where they cannot be lent: the files are not mapped (see
+    /// [`Self::with_files`]) or too many to be kept open, the field is to be cast, or its elements do not lie in the file as they
+    /// are.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSample`]; [`Error::At`] when the file cannot be opened.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) -> pt_loader::Result<()> {
+    /// let field = data.fields().iter().position(|field| field.name == "x").unwrap();
+    /// if let Some(bytes) = data.lend(7, field)? {
+    ///     println!("{} bytes in place", bytes.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lend(&self, sample: usize, field: usize) -> Result<Option<&[u8]>> {
+        if let Some(bytes) = gather::lent(self, sample, field) {
+            return Ok(Some(bytes));
+        }
+        if sample >= self.len() {
+            return Err(Error::NoSuchSample { sample, count: self.len() });
+        }
+        if self.shared.files.cache().access() == Access::Read {
+            return Ok(None);
+        }
+        // Opens the file, and finds and checks all that is asked when a batch is read.
+        self.gather_into(&[sample], Ragged::Refuse, &mut Batch::default())?;
+        Ok(gather::lent(self, sample, field))
     }
 
     /// Lays out a batch without reading it; see [`BatchPlan`].

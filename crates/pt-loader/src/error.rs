@@ -66,6 +66,14 @@ pub enum Error {
     /// Gathering in the background panicked, which is a bug.
     #[error("gathering a batch panicked; please report this")]
     Panicked,
+    /// The system has no more threads.
+    #[error("cannot start {threads} threads: {problem}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// What the system said.
+        problem: String,
+    },
     /// A sample number past the end.
     #[error("sample {sample} does not exist; the data set has {count}")]
     NoSuchSample {

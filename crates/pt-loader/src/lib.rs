@@ -29,6 +29,7 @@ mod batch;
 mod column;
 mod dataset;
 mod error;
+mod files;
 mod gather;
 mod loader;
 mod order;

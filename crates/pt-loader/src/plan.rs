@@ -6,7 +6,7 @@ use pt_format::DType;
 
 use crate::batch::{BatchTensor, Ragged};
 use crate::column::BatchColumn;
-use crate::dataset::{DataSet, Field, Unit};
+use crate::dataset::{DataSet, Field};
 use crate::error::{Error, Result};
 use crate::gather;
 use crate::pad::{Pad, Side, To};
@@ -93,7 +93,7 @@ impl BatchPlan {
     /// # Errors
     /// [`Error::At`] naming sample and file; [`Error::TooShort`].
     pub fn read_into(&self, memory: &mut [u8]) -> Result<()> {
-        self.read(memory, gather::read)
+        self.read(memory, false)
     }
 
     /// Reads the batch as [`Self::read_into`] does, on this thread alone: for single samples, and for processes that are
@@ -102,20 +102,16 @@ impl BatchPlan {
     /// # Errors
     /// As [`Self::read_into`].
     pub fn read_alone(&self, memory: &mut [u8]) -> Result<()> {
-        self.read(memory, gather::read_alone)
+        self.read(memory, true)
     }
 
-    fn read(
-        &self,
-        memory: &mut [u8],
-        read: impl FnOnce(&Self, &DataSet, &mut [u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn read(&self, memory: &mut [u8], alone: bool) -> Result<()> {
         let Some(data) = &self.data else { return Ok(()) };
         let Some(memory) = memory.get_mut(..self.bytes) else {
             return Err(Error::TooShort { needs: self.bytes, has: memory.len() });
         };
         self.fields.iter().for_each(|field| field.write_mask(memory));
-        read(self, data, memory)
+        gather::read(self, data, memory, alone)
     }
 
     /// Looks at the fields in memory that [`Self::read_into`] filled.
@@ -134,7 +130,10 @@ impl BatchPlan {
     }
 
     pub(crate) fn set(&mut self, data: &DataSet, samples: &[usize], ragged: Ragged) -> Result<()> {
-        self.data = Some(data.clone());
+        let same = self.data.as_ref().is_some_and(|known| known.is(data));
+        if !same {
+            self.data = Some(data.clone());
+        }
         self.ragged = ragged;
         self.samples.clear();
         self.samples.extend_from_slice(samples);
@@ -143,23 +142,22 @@ impl BatchPlan {
             let place = data.place(sample);
             self.places.push(place.ok_or(Error::NoSuchSample { sample, count: data.len() })?);
         }
-        let same = self.fields.iter().map(|field| &field.field).eq(data.fields());
-        if !same {
+        if !same || self.fields.len() != data.fields().len() {
             self.fields = data.fields().iter().map(BatchField::new).collect();
         }
         let mut end = 0usize;
         for (number, field) in self.fields.iter_mut().enumerate() {
-            let length = |row: usize| length(data, self.places[row], number);
+            let length = |row: usize| data.length(self.places[row], number);
             end = field.lay_out(samples.len(), length, ragged, end)?;
         }
         self.bytes = end;
-        self.fill_columns(data);
+        self.fill_columns(data, same);
         Ok(())
     }
 
-    fn fill_columns(&mut self, data: &DataSet) {
+    fn fill_columns(&mut self, data: &DataSet, is_same: bool) {
         let names = &data.set.columns;
-        if !self.columns.iter().map(BatchColumn::name).eq(names) {
+        if !is_same || self.columns.len() != names.len() {
             self.columns = names.iter().map(|name| BatchColumn::new(name)).collect();
         }
         self.columns.iter_mut().for_each(|column| column.clear(self.samples.len()));
@@ -182,6 +180,9 @@ impl BatchPlan {
 #[derive(Debug)]
 pub struct BatchField {
     pub(crate) field: Field,
+    /// Bytes of a step of a sample (of all of it if it is not ragged), in the batch and in the file.
+    pub(crate) step: usize,
+    pub(crate) stored_step: usize,
     shape: Vec<u64>,
     range: Range<usize>,
     mask: Option<Range<usize>>,
@@ -195,7 +196,20 @@ pub struct BatchField {
 impl BatchField {
     fn new(field: &Field) -> Self {
         let (shape, offsets, lengths) = Default::default();
-        Self { field: field.clone(), shape, range: 0..0, mask: None, side: Side::Right, offsets, lengths }
+        // So many that no batch can be laid out.
+        let step = |dtype| field.step_bytes(dtype).unwrap_or(usize::MAX);
+        let (step, stored_step) = (step(field.dtype), step(field.stored));
+        Self {
+            field: field.clone(),
+            step,
+            stored_step,
+            shape,
+            range: 0..0,
+            mask: None,
+            side: Side::Right,
+            offsets,
+            lengths,
+        }
     }
 
     /// Returns the dotted name.
@@ -282,12 +296,11 @@ impl BatchField {
             self.shape.extend_from_slice(&self.field.shape);
         }
         let steps = usize::try_from(steps).map_err(|_| too_large())?;
-        let step = self.field.step_bytes(self.field.dtype).ok_or_else(too_large)?;
         let place = |end: usize, bytes: usize| {
             let start = end.checked_next_multiple_of(ALIGNMENT)?;
             Some(start..start.checked_add(bytes)?)
         };
-        let bytes = steps.checked_mul(step).ok_or_else(too_large)?;
+        let bytes = steps.checked_mul(self.step).ok_or_else(too_large)?;
         self.range = place(end, bytes).ok_or_else(too_large)?;
         if has_mask {
             self.mask = Some(place(self.range.end, steps).ok_or_else(too_large)?);
@@ -305,18 +318,4 @@ impl BatchField {
             row[inside.end..].fill(0);
         }
     }
-}
-
-/// Which tensor of its file a sample's field is.
-pub(crate) fn tensor_number(data: &DataSet, (file, within): (usize, u64), field: usize) -> usize {
-    let schema = data.index().file(file).and_then(|file| data.set.schemas.get(file.schema().number()));
-    let number = if data.set.unit == Unit::Tensor { within as usize } else { field };
-    schema.and_then(|schema| schema.tensors.get(number).copied()).unwrap_or(usize::MAX)
-}
-
-/// The first size of a sample of a ragged field.
-fn length(data: &DataSet, place: (usize, u64), field: usize) -> u64 {
-    let tensor =
-        data.index().file(place.0).and_then(|file| file.tensor_at(tensor_number(data, place, field)));
-    tensor.and_then(|tensor| tensor.shape()?.first().copied()).unwrap_or(0)
 }

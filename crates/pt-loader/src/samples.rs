@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pt_format::geometry;
-use pt_index::{FileEntry, Index, Policy, Schema, TensorEntry};
+use pt_index::{FileEntry, Index, Schema, TensorEntry};
 
 use crate::dataset::{Field, Misfits, Options, Unit};
 use crate::error::{Error, Result};
@@ -13,14 +13,12 @@ use crate::structure::{self, Part};
 #[derive(Clone, Debug)]
 pub(crate) struct Samples {
     pub(crate) unit: Unit,
-    pub(crate) policy: Policy,
     pub(crate) fields: Vec<Field>,
     pub(crate) columns: Vec<String>,
     pub(crate) schemas: Vec<SchemaPlan>,
     /// The parts of a sample, as the first file has them.
     pub(crate) structure: Vec<Part>,
-    /// The first sample of each file, and the number of all; `None` where a sample is a file.
-    starts: Option<Vec<usize>>,
+    counts: Counts,
 }
 
 /// Which tensors and columns of a schema are those of the data set.
@@ -31,6 +29,15 @@ pub(crate) struct SchemaPlan {
     /// Of each column of the schema, which of the data set it is.
     pub(crate) columns: Vec<Option<usize>>,
     fits: bool,
+}
+
+/// How many samples files have.
+#[derive(Clone, Debug)]
+enum Counts {
+    /// All files the same number.
+    Even(usize),
+    /// The first sample of each file, and the number of all.
+    Starts(Vec<usize>),
 }
 
 impl Samples {
@@ -51,22 +58,21 @@ impl Samples {
         }
         let mut samples = Self {
             unit: options.unit,
-            policy: options.policy,
             fields,
             columns,
             schemas,
             structure: Vec::new(),
-            starts: None,
+            counts: Counts::Even(1),
         };
         samples.structure = structure::of(index, &samples, options);
         if samples.unit != Unit::File || samples.schemas.iter().any(|schema| !schema.fits) {
-            samples.starts = Some(samples.count(index, root)?);
+            samples.counts = samples.count(index, root)?;
         }
         Ok(samples)
     }
 
-    /// Counts the samples before each file.
-    fn count(&self, index: &Index, root: &Path) -> Result<Vec<usize>> {
+    /// Counts the samples of each file.
+    fn count(&self, index: &Index, root: &Path) -> Result<Counts> {
         let mut starts = Vec::with_capacity(index.file_count() + 1);
         let mut end = 0usize;
         starts.push(0);
@@ -81,21 +87,28 @@ impl Samples {
             end = end.saturating_add(count);
             starts.push(end);
         }
-        Ok(starts)
+        let first = starts.get(1).copied().unwrap_or(0);
+        let even = starts.windows(2).all(|pair| pair[1] - pair[0] == first);
+        Ok(if even { Counts::Even(first) } else { Counts::Starts(starts) })
     }
 
     pub(crate) fn len(&self, index: &Index) -> usize {
-        self.starts.as_ref().and_then(|starts| starts.last().copied()).unwrap_or(index.file_count())
+        match &self.counts {
+            Counts::Even(count) => index.file_count().saturating_mul(*count),
+            Counts::Starts(starts) => starts.last().copied().unwrap_or(0),
+        }
     }
 
-    /// Which file a sample is in, and which of its samples it is.
-    pub(crate) fn locate(&self, sample: usize) -> Option<(usize, usize)> {
-        let Some(starts) = &self.starts else { return Some((sample, 0)) };
-        if sample >= *starts.last()? {
-            return None;
+    /// Which file a sample is in, and which of its samples it is. The sample must be one.
+    pub(crate) fn locate(&self, sample: usize) -> Option<(usize, u64)> {
+        match &self.counts {
+            Counts::Even(1) => Some((sample, 0)),
+            Counts::Even(count) => Some((sample.checked_div(*count)?, sample.checked_rem(*count)? as u64)),
+            Counts::Starts(starts) => {
+                let file = starts.partition_point(|&start| start <= sample).checked_sub(1)?;
+                Some((file, (sample - starts[file]) as u64))
+            }
         }
-        let file = starts.partition_point(|&start| start <= sample).checked_sub(1)?;
-        Some((file, sample - starts[file]))
     }
 }
 

@@ -23,7 +23,14 @@ impl Layout {
 
     /// Padded; `to` is `None` for the longest of the batch.
     #[staticmethod]
-    fn padded(to: Option<u64>, mode: &str, value: f64, side: &str, truncate: bool, mask: bool) -> Result<Self> {
+    fn padded(
+        to: Option<u64>,
+        mode: &str,
+        value: f64,
+        side: &str,
+        truncate: bool,
+        mask: bool,
+    ) -> Result<Self> {
         let mode = match mode {
             "constant" => Mode::Constant(value),
             "zero" => Mode::Zero,

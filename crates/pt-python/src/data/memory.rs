@@ -106,9 +106,8 @@ impl Memory {
         // SAFETY: nobody borrows from the cell but for this moment, and only while holding the GIL.
         let start = unsafe { &mut *lines.get() }.0.as_mut_ptr();
         // SAFETY: `bytes` bytes stand there as long as `memory` lives, of which the view takes a reference.
-        let result = unsafe {
-            ffi::PyBuffer_FillInfo(view, memory.as_ptr(), start.cast(), *bytes as isize, 0, flags)
-        };
+        let result =
+            unsafe { ffi::PyBuffer_FillInfo(view, memory.as_ptr(), start.cast(), *bytes as isize, 0, flags) };
         if result == 0 { Ok(()) } else { Err(PyErr::fetch(memory.py())) }
     }
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use pt_loader::{BatchPlan, DataSet, Epoch, Error as LoaderError, Loader, Ragged, Shards, State};
 use pyo3::prelude::*;
 
-use crate::data::samples::Samples;
-use crate::error::{Class, Error, Result};
 use crate::data::memory::{Lent, Lines, Memory, Pool};
 use crate::data::plan::Plan;
+use crate::data::samples::Samples;
 use crate::data::threads::{OfProcess, Threads};
+use crate::error::{Class, Error, Result};
 
 /// So often does a wait look whether the user has pressed Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
@@ -46,7 +46,7 @@ impl Order {
             return Err(Class::Error.error(format!("rank {rank} of {world_size}")));
         }
         let shards = if drop_last { Shards::Even } else { Shards::Padded };
-        let mut loader = Loader::new(&samples.data, batch_size).rank(rank, world_size, shards);
+        let mut loader = Loader::new(&samples.data(), batch_size).rank(rank, world_size, shards);
         if let Some(seed) = seed {
             loader = loader.shuffle(seed);
         }
@@ -56,7 +56,7 @@ impl Order {
         if drop_last {
             loader = loader.drop_last();
         }
-        let state = State { epoch, consumed, samples: samples.data.len() as u64 };
+        let state = State { epoch, consumed, samples: samples.data().len() as u64 };
         Ok(Self { epoch: Mutex::new(loader.resume(&state)?) })
     }
 
@@ -131,7 +131,11 @@ impl Pipeline {
         let is_stopped = stop.clone();
         let handle = thread::Builder::new().name("ptview reader".into()).spawn(move || {
             while let Ok(job) = work.recv() {
-                let done = if is_stopped.load(Ordering::Relaxed) { job.give_back() } else { job.run(&threads, skip) };
+                let done = if is_stopped.load(Ordering::Relaxed) {
+                    job.give_back()
+                } else {
+                    job.run(&threads, skip)
+                };
                 if let Err(unwanted) = send.send(done) {
                     // Nobody waits; and this thread must not ask for the GIL.
                     std::mem::forget(unwanted);
@@ -161,7 +165,8 @@ impl Pipeline {
     fn next(&self, py: Python<'_>) -> Result<(Plan, Option<Memory>, Vec<(usize, PyErr)>)> {
         let thread = self.thread.here().ok_or_else(ended)?;
         let done = loop {
-            let wait = || thread.done.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNALS_EVERY);
+            let wait =
+                || thread.done.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNALS_EVERY);
             match py.detach(wait) {
                 Ok(done) => break done,
                 Err(RecvTimeoutError::Timeout) => py.check_signals()?,
@@ -174,7 +179,8 @@ impl Pipeline {
             Target::Lent(_) => None,
         };
         result?;
-        let skipped = skipped.into_iter().map(|(sample, error)| (sample, Error::from(error).into())).collect();
+        let skipped =
+            skipped.into_iter().map(|(sample, error)| (sample, Error::from(error).into())).collect();
         Ok((Plan { data, ragged, plan, pool: self.pool.clone() }, memory, skipped))
     }
 }

@@ -7,10 +7,10 @@ use pt_loader::{BatchPlan, DataSet, Ragged};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::error::Result;
 use crate::data::layout::Layout;
 use crate::data::memory::{Lent, Memory, Pool};
 use crate::data::threads::Threads;
+use crate::error::Result;
 
 /// A batch that is laid out: how large it is, and what lies where.
 #[pyclass(frozen, module = "ptview._ptview")]
