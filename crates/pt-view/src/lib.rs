@@ -36,6 +36,7 @@ mod iter;
 #[allow(unsafe_code)]
 mod map;
 mod mapping;
+mod pieces;
 mod place;
 mod residency;
 #[cfg(feature = "safetensors")]
