@@ -9,13 +9,14 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-import folders
 import numpy as np
 import ptview
 import pytest
 import torch
-from same import assert_same_object
 from torch.utils.data import DataLoader, default_collate
+
+import folders
+from same import assert_same_object
 
 
 def loaded(files) -> list:
@@ -328,7 +329,7 @@ class TestRagged:
         mask = torch.arange(longest)[None, :] < torch.tensor(kept)[:, None]
         assert_same_object(batch["embedding_mask"], mask.flip(1) if side == "left" else mask)
         assert_same_object(batch["label"], torch.tensor(order))
-        assert_same_object(default_collate((data.__getitems__(order))), batch)
+        assert_same_object(default_collate(data.__getitems__(order)), batch)
 
     def test_too_long_samples_can_be_refused(self, ragged):
         data = ptview.Dataset(ragged[0], pad=ptview.pad(4, truncate=False))
