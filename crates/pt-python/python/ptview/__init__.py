@@ -8,11 +8,16 @@ from ptview._errors import Error, FormatError, MissingError, RangeError, StaleIn
 from ptview._file import File, load, open
 from ptview._opaque import Opaque
 from ptview._ptview import Tensor, __version__
+from ptview._save import save
+from ptview._tools import Contents, Global, IndexReport, globals, index, verify
 
 __all__ = [
+    "Contents",
     "Error",
     "File",
     "FormatError",
+    "Global",
+    "IndexReport",
     "MissingError",
     "Opaque",
     "RangeError",
@@ -20,10 +25,16 @@ __all__ = [
     "Tensor",
     "TensorError",
     "__version__",
+    "globals",
+    "index",
     "load",
     "open",
+    "save",
+    "verify",
 ]
 
-for _class in (Error, File, FormatError, MissingError, Opaque, RangeError, StaleIndexError, TensorError):
+# Where they are documented, and where pickle and tracebacks shall find them.
+for _class in (Contents, Error, File, FormatError, Global, IndexReport, MissingError, Opaque, RangeError, StaleIndexError):
     _class.__module__ = "ptview"
+TensorError.__module__ = "ptview"
 del _class

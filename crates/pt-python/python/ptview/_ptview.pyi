@@ -3,16 +3,44 @@
 import os
 from collections.abc import Callable
 from types import EllipsisType
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 
-__all__ = ["OpenFile", "Region", "Tensor", "__version__", "load", "open_file"]
+__all__ = [
+    "OpenFile",
+    "Region",
+    "Tensor",
+    "__version__",
+    "globals",
+    "index",
+    "load",
+    "open_file",
+    "save",
+    "verify",
+]
 
 __version__: str
 
 def open_file(path: str | os.PathLike[str]) -> OpenFile: ...
 def load(path: str | os.PathLike[str], restore: Callable[..., Any] | None, everywhere: bool, mmap: bool) -> Any: ...
+def save(object: Any, path: str | os.PathLike[str]) -> None: ...
+def index(
+    path: str | os.PathLike[str],
+    include: list[str],
+    exclude: list[str],
+    follow_links: bool,
+    full: bool,
+    fail_on_error: bool,
+    jobs: int,
+    show: Callable[[int, int], object] | None,
+) -> dict[str, Any]: ...
+def verify(
+    path: str | os.PathLike[str], deep: bool, show: Callable[[int, int], object] | None = None
+) -> dict[str, Any]: ...
+def globals(
+    path: str | os.PathLike[str],
+) -> tuple[list[tuple[str, str, Literal["known", "opaque", "dangerous"], int, int]], str | None]: ...
 
 @final
 class OpenFile:

@@ -106,12 +106,9 @@ def _jagged(parts: dict[str, Any]) -> torch.Tensor:
     return torch.nested.nested_tensor_from_jagged(values, offsets, lengths, jagged_dim=dim)
 
 
-def dressed(
-    tensor: Any, cls: str | None, is_parameter: bool, requires_grad: bool, conj: bool, neg: bool, state: Any
-) -> Any:
+def dressed(tensor: Any, cls: str | None, is_parameter: bool, requires_grad: bool, conj: bool, neg: bool) -> Any:
     """Gives a tensor what Python knows of it. One of a class that is not loaded comes inside an :class:`Opaque`."""
     if isinstance(tensor, Opaque):
-        tensor.state = state if tensor.state is None else tensor.state
         return tensor
     if conj:
         tensor = tensor.conj()
@@ -122,11 +119,7 @@ def dressed(
     elif requires_grad:
         tensor.requires_grad_()
     if cls is not None and cls not in _PLAIN:
-        return _opaque(cls, (tensor,), state)
-    for attributes in state if isinstance(state, tuple) else (state,):
-        if isinstance(attributes, dict):
-            for name, value in attributes.items():
-                object.__setattr__(tensor, name, value)
+        return _opaque(cls, (tensor,), None)
     return tensor
 
 
