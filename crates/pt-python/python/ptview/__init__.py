@@ -4,7 +4,14 @@
 none of them read before it is asked for. torch is imported only where a torch tensor is asked for.
 """
 
-from ptview._errors import Error, FormatError, MissingError, RangeError, StaleIndexError, TensorError
+from ptview._errors import (
+    Error,
+    FormatError,
+    MissingError,
+    RangeError,
+    StaleIndexError,
+    TensorError,
+)
 from ptview._file import File, load, open
 from ptview._opaque import Opaque
 from ptview._ptview import Tensor, __version__
@@ -34,7 +41,18 @@ __all__ = [
 ]
 
 # Where they are documented, and where pickle and tracebacks shall find them.
-for _class in (Contents, Error, File, FormatError, Global, IndexReport, MissingError, Opaque, RangeError, StaleIndexError):
+for _class in (
+    Contents,
+    Error,
+    File,
+    FormatError,
+    Global,
+    IndexReport,
+    MissingError,
+    Opaque,
+    RangeError,
+    StaleIndexError,
+):
     _class.__module__ = "ptview"
 TensorError.__module__ = "ptview"
 del _class

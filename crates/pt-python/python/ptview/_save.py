@@ -41,7 +41,9 @@ def describe(obj: Any) -> dict[str, Any]:
     if isinstance(obj, np.ndarray | np.generic):
         return _describe_numpy(np.asarray(obj))
     kind = type(obj)
-    raise TypeError(f"{kind.__module__}.{kind.__qualname__} cannot be saved; make it a dict of plain values and tensors")
+    raise TypeError(
+        f"{kind.__module__}.{kind.__qualname__} cannot be saved; make it a dict of plain values and tensors"
+    )
 
 
 def _describe_numpy(array: np.ndarray[Any, np.dtype[Any]]) -> dict[str, Any]:
@@ -66,8 +68,15 @@ def _describe_numpy(array: np.ndarray[Any, np.dtype[Any]]) -> dict[str, Any]:
 
 
 def _describe_torch(torch: Any, tensor: Any) -> dict[str, Any]:
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
-        raise Error("only strided tensors with values can be saved; torch.save writes others")
+    if (
+        tensor.layout is not torch.strided
+        or tensor.is_quantized
+        or tensor.is_meta
+        or tensor.is_nested
+    ):
+        raise Error(
+            "only strided tensors with values can be saved; torch.save writes others"
+        )
     plain = tensor.detach().resolve_conj().resolve_neg().cpu()
     storage = plain.untyped_storage()
     return {

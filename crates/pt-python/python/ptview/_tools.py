@@ -87,7 +87,9 @@ def index(
     for path in _several(paths):
         with _bar(f"indexing {os.fspath(path)}", progress) as show:
             fail = on_error == "fail"
-            report = _ptview.index(path, list(include), list(exclude), follow_links, full, fail, jobs, show)
+            report = _ptview.index(
+                path, list(include), list(exclude), follow_links, full, fail, jobs, show
+            )
         reports.append(IndexReport(**report))
     return reports
 
@@ -118,7 +120,9 @@ def globals(path: Path) -> list[Global]:
     if problem is not None:
         from ptview._errors import FormatError
 
-        raise FormatError(f"{os.fspath(path)}: not judged to its end: {problem}; so far: {rows}")
+        raise FormatError(
+            f"{os.fspath(path)}: not judged to its end: {problem}; so far: {rows}"
+        )
     return [Global(*row) for row in rows]
 
 
