@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from types import EllipsisType
-from typing import Any, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 
@@ -18,14 +18,44 @@ __all__ = [
     "Samples",
     "Tensor",
     "__version__",
+    "globals",
+    "index",
     "load",
     "open_file",
+    "save",
+    "verify",
 ]
 
 __version__: str
 
 def open_file(path: str | os.PathLike[str]) -> OpenFile: ...
-def load(path: str | os.PathLike[str], restore: Callable[..., Any] | None, everywhere: bool, mmap: bool) -> Any: ...
+def load(
+    path: str | os.PathLike[str],
+    restore: Callable[..., Any] | None,
+    everywhere: bool,
+    mmap: bool,
+) -> Any: ...
+def save(object: Any, path: str | os.PathLike[str]) -> None: ...
+def index(
+    path: str | os.PathLike[str],
+    include: list[str],
+    exclude: list[str],
+    follow_links: bool,
+    full: bool,
+    fail_on_error: bool,
+    jobs: int,
+    show: Callable[[int, int], object] | None,
+) -> dict[str, Any]: ...
+def verify(
+    path: str | os.PathLike[str],
+    deep: bool,
+    show: Callable[[int, int], object] | None = None,
+) -> dict[str, Any]: ...
+def globals(
+    path: str | os.PathLike[str],
+) -> tuple[
+    list[tuple[str, str, Literal["known", "opaque", "dangerous"], int, int]], str | None
+]: ...
 
 @final
 class OpenFile:
@@ -67,7 +97,9 @@ class Tensor:
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]: ...
     def torch(self) -> Any: ...
     def prefetch(self) -> None: ...
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, np.dtype[Any]]: ...
+    def __array__(
+        self, dtype: Any = None, copy: bool | None = None
+    ) -> np.ndarray[Any, np.dtype[Any]]: ...
     def __dlpack__(
         self,
         *,
@@ -79,7 +111,11 @@ class Tensor:
     def __dlpack_device__(self) -> tuple[int, int]: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __len__(self) -> int: ...
-    def __getitem__(self, key: int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...], /) -> Tensor: ...
+    def __getitem__(
+        self,
+        key: int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...],
+        /,
+    ) -> Tensor: ...
 
 # Data sets; `data.py` and `loader.py` are what users see.
 
