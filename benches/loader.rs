@@ -26,7 +26,7 @@ fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let parts: [(&str, fn(&Path)); 5] = [
+    let parts: [Part; 5] = [
         ("one-file", one_file),
         ("many-files", many_files),
         ("rows", rows),
@@ -41,6 +41,7 @@ fn main() {
     }
 }
 
+type Part = (&'static str, fn(&Path));
 type Candidate<'c> = (&'c str, &'c mut dyn FnMut(usize));
 
 /// Times the candidates in turns and shows their medians, each beside the first. Each gets the number of the round, shifted by
