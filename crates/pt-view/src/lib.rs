@@ -47,7 +47,7 @@ pub use crate::bytes::{CheckedRecords, FileBytes};
 pub use crate::cache::{CachedFile, FileCache, OpenFile};
 pub use crate::error::{Error, Obstacle, Result};
 pub use crate::iter::{Elements, Rows};
-pub use crate::map::{Map, open_index};
+pub use crate::map::{Map, PrivateMap, open_index};
 pub use crate::mapping::{IndexPolicy, Mapping};
 pub use crate::residency::{Advice, Residency};
 #[cfg(feature = "safetensors")]

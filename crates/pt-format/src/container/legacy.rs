@@ -229,8 +229,8 @@ fn read_head<'s>(text: Cow<'s, [u8]>, limits: &Limits) -> Result<Head<'s>> {
 fn first_persistent_ids(tree: &Tree<'_>) -> HashMap<Vec<u8>, (u64, u64)> {
     let mut known = HashMap::new();
     for node in &tree.nodes {
-        let Node::Persistent(item) = *node else { continue };
-        let fields = tree.items[item as usize].node().map(|node| tree.args(node)).unwrap_or_default();
+        let Node::Persistent(id) = *node else { continue };
+        let fields = tree.persistent_id(id).node().map(|node| tree.args(node)).unwrap_or_default();
         let &[_, class, key, _, Raw::Int(count), ..] = fields else { continue };
         let Some(key) = tree.key_bytes(key) else { continue };
         let itemsize =

@@ -271,18 +271,18 @@ struct Modern<'m, 's> {
 
 impl Modern<'_, '_> {
     fn run(&mut self) {
-        for id in 0..self.tree.nodes.len() {
-            let Node::Persistent(item) = self.tree.nodes[id] else { continue };
-            let key = self.tree.key_bytes(self.tree.items[item as usize]);
+        for node in 0..self.tree.nodes.len() {
+            let Node::Persistent(id) = self.tree.nodes[node] else { continue };
+            let key = self.tree.key_bytes(self.tree.persistent_id(id));
             let key = key.and_then(|key| std::str::from_utf8(&key).ok()?.parse().ok());
             // An id that names nothing stays as it is, and is a fault wherever it is used.
             let Some(key) = key else { continue };
-            let node = match self.tensors.get(&key) {
+            let made = match self.tensors.get(&key) {
                 Some(tensor) => self.tensor(tensor),
                 None => self.storage(key).and_then(|storage| storage.node()).map(|node| self.tree.node(node)),
             };
-            if let Some(node) = node {
-                self.tree.nodes[id] = node;
+            if let Some(made) = made {
+                self.tree.nodes[node] = made;
             }
         }
     }

@@ -87,7 +87,8 @@ impl Slot {
     }
 }
 
-type Step<T = ()> = Result<T, PickleProblem>;
+/// Errors are boxed to keep results in registers: every opcode returns some.
+type Step<T = ()> = Result<T, Box<PickleProblem>>;
 
 impl<'s> Machine<'s, '_> {
     /// Runs the pickle that starts at the start of `range` of a tree's text and must end inside it, and adds its values
@@ -123,14 +124,15 @@ impl<'s> Machine<'s, '_> {
             record,
             protocol: 0,
         };
-        machine.tree.nodes.reserve((length / 24).min(1 << 20));
-        machine.tree.items.reserve((length / 8).min(1 << 20));
+        // State dicts have a node for 12 bytes and an item for 6; what is not used is never touched.
+        machine.tree.nodes.reserve((length / 10).min(1 << 21));
+        machine.tree.items.reserve((length / 6).min(1 << 21));
         loop {
             let opcode_at = machine.at();
             match machine.step() {
                 Ok(false) => {}
                 Ok(true) => break,
-                Err(problem) => return Err(machine.error(opcode_at, problem)),
+                Err(problem) => return Err(machine.error(opcode_at, *problem)),
             }
             let held = || machine.tree.values_held().max(machine.stack.len());
             if may_exceed && held() > values_max {
@@ -186,18 +188,23 @@ impl<'s> Machine<'s, '_> {
             op::BINUNICODE => {
                 let length = self.u32("string length")?;
                 self.string(length.into())?;
+                self.note()?;
             }
             op::MARK => self.marks.push(self.stack.len()),
             op::TUPLE => {
                 let from = self.mark(opcode)?;
                 self.tuple(from);
+                self.note()?;
             }
             op::TUPLE1 => self.tuple_of(1, opcode)?,
             op::TUPLE2 => self.tuple_of(2, opcode)?,
             op::TUPLE3 => self.tuple_of(3, opcode)?,
             op::EMPTY_TUPLE => self.tuple(self.stack.len()),
             op::BINPERSID => self.persistent_id()?,
-            op::REDUCE => self.reduce(opcode)?,
+            op::REDUCE => {
+                self.reduce(opcode)?;
+                self.note()?;
+            }
             op::NEWFALSE => self.push(Raw::Bool(false)),
             op::NEWTRUE => self.push(Raw::Bool(true)),
             op::BININT => {
@@ -344,7 +351,7 @@ impl<'s> Machine<'s, '_> {
             op::DICT => {
                 let from = self.mark(opcode)?;
                 if !(self.stack.len() - from).is_multiple_of(2) {
-                    return Err(PickleProblem::OddItems);
+                    return Err(PickleProblem::OddItems.into());
                 }
                 let mut sequence = Sequence::default();
                 self.tree.extend(&mut sequence, &self.stack[from..]);
@@ -407,7 +414,7 @@ impl<'s> Machine<'s, '_> {
             op::NEXT_BUFFER | op::READONLY_BUFFER => {
                 return Err(refused(opcode, "the buffer it stands for is not in the file"));
             }
-            other => return Err(PickleProblem::UnknownOpcode(other)),
+            other => return Err(PickleProblem::UnknownOpcode(other).into()),
         }
         Ok(false)
     }
@@ -434,30 +441,30 @@ impl<'s> Machine<'s, '_> {
     fn need(&self, count: usize, opcode: u8) -> Step {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() < floor + count {
-            return Err(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) });
+            return Err(underflow(opcode));
         }
         Ok(())
     }
 
     fn pop(&mut self, opcode: u8) -> Step<Raw> {
         self.need(1, opcode)?;
-        self.stack.pop().ok_or(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) })
+        self.stack.pop().ok_or_else(|| underflow(opcode))
     }
 
     fn mark(&mut self, opcode: u8) -> Step<usize> {
-        self.marks.pop().ok_or(PickleProblem::NoMark { opcode: opcode_name(opcode) })
+        self.marks.pop().ok_or_else(|| no_mark(opcode))
     }
 
     fn tuple(&mut self, from: usize) {
-        let run = self.tree.add_tuple_run(&self.stack[from..]);
+        let tuple = self.tree.add_tuple(&self.stack[from..]);
         self.stack.truncate(from);
-        self.add(Node::Tuple(run));
+        self.push(tuple);
     }
 
     fn tuple_of(&mut self, count: usize, opcode: u8) -> Step {
         self.need(count, opcode)?;
         self.tuple(self.stack.len() - count);
-        Ok(())
+        self.note()
     }
 
     /// Notes where an empty list stands, behind its opcode. Only pickles without storages hold tensors as lists.
@@ -531,14 +538,14 @@ impl<'s> Machine<'s, '_> {
     fn target(&mut self, from: usize, opcode: u8) -> Step<NodeId> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if from <= floor {
-            return Err(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) });
+            return Err(underflow(opcode));
         }
         self.stack[from - 1].node().ok_or_else(|| wrong_kind(opcode, "a container"))
     }
 
     fn set_items(&mut self, from: usize, opcode: u8) -> Step {
         if !(self.stack.len() - from).is_multiple_of(2) {
-            return Err(PickleProblem::OddItems);
+            return Err(PickleProblem::OddItems.into());
         }
         let id = self.target(from, opcode)?;
         if let Node::Dict(mut sequence) = self.tree.node(id) {
@@ -610,25 +617,53 @@ impl<'s> Machine<'s, '_> {
                 self.push(fields[1]);
                 return Ok(());
             }
-            _ => return Err(PickleProblem::PersistentId),
+            _ => return Err(PickleProblem::PersistentId.into()),
         }
-        let item = self.tree.items.len() as u32;
-        self.tree.items.push(id);
-        self.add(Node::Persistent(item));
+        let storage = self.tree.add_persistent(id);
+        self.push(storage);
         Ok(())
     }
 
     // Memo.
 
+    /// Puts the value that was just made into the memo, if that is what comes next: it mostly is, and needs no opcode of
+    /// its own then.
+    #[inline]
+    fn note(&mut self) -> Step {
+        match *self.rest {
+            [op::LONG_BINPUT, a, b, c, d, ref rest @ ..] => {
+                self.rest = rest;
+                self.memo_put(u32::from_le_bytes([a, b, c, d]).into(), op::LONG_BINPUT)
+            }
+            [op::BINPUT, index, ref rest @ ..] => {
+                self.rest = rest;
+                self.memo_put(index.into(), op::BINPUT)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
     fn memo_put(&mut self, index: u64, opcode: u8) -> Step {
-        let value =
-            *self.stack.last().ok_or(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) })?;
+        let Some(&value) = self.stack.last() else {
+            return Err(underflow(opcode));
+        };
+        // Writers number in sequence.
+        let slot = Slot::of(value);
+        if index == self.memo.len() as u64 && !matches!(slot, Slot::Large) {
+            self.memo.push(slot);
+            return Ok(());
+        }
+        self.memo_put_anywhere(index, value, slot)
+    }
+
+    #[cold]
+    fn memo_put_anywhere(&mut self, index: u64, value: Raw, slot: Slot) -> Step {
         let number = usize::try_from(index).unwrap_or(usize::MAX);
         if number > self.memo.len() + MEMO_GAP_MAX {
             self.sparse_memo.insert(index, value);
             return Ok(());
         }
-        let slot = Slot::of(value);
         if let Slot::Large = slot {
             self.memo_large.insert(number, value);
         }
@@ -642,30 +677,41 @@ impl<'s> Machine<'s, '_> {
         Ok(())
     }
 
+    #[inline]
     fn memo_get(&mut self, index: u64) -> Step {
         let number = usize::try_from(index).unwrap_or(usize::MAX);
-        let value = match self.memo.get(number).copied().unwrap_or(Slot::Empty) {
-            Slot::Node(id) => Some(Raw::Node(id)),
-            Slot::Str { length, start } => Some(Raw::Str { length: length.into(), start: start.into() }),
-            Slot::Large => self.memo_large.get(&number).copied(),
-            Slot::Empty => self.sparse_memo.get(&index).copied(),
+        let value = match self.memo.get(number) {
+            Some(&Slot::Node(id)) => Raw::Node(id),
+            Some(&Slot::Str { length, start }) => Raw::Str { length: length.into(), start: start.into() },
+            Some(Slot::Large) | Some(Slot::Empty) | None => self.memo_get_elsewhere(index)?,
         };
-        self.push(value.ok_or(PickleProblem::MemoMiss(index))?);
+        self.push(value);
         Ok(())
+    }
+
+    #[cold]
+    fn memo_get_elsewhere(&self, index: u64) -> Step<Raw> {
+        let number = usize::try_from(index).unwrap_or(usize::MAX);
+        let value = match self.memo.get(number) {
+            Some(Slot::Large) => self.memo_large.get(&number),
+            _ => self.sparse_memo.get(&index),
+        };
+        Ok(*value.ok_or(PickleProblem::MemoMiss(index))?)
     }
 
     // Arguments.
 
     fn take_array<const N: usize>(&mut self, what: &'static str) -> Step<&[u8; N]> {
-        let needs = N.saturating_sub(self.rest.len()) as u64;
-        let (array, rest) = self.rest.split_first_chunk().ok_or(PickleProblem::CutOff { what, needs })?;
+        let Some((array, rest)) = self.rest.split_first_chunk() else {
+            return Err(cut_off(what, (N - self.rest.len()) as u64));
+        };
         self.rest = rest;
         Ok(array)
     }
 
     #[inline]
     fn u8(&mut self, what: &'static str) -> Step<u8> {
-        let (&byte, rest) = self.rest.split_first().ok_or(PickleProblem::CutOff { what, needs: 1 })?;
+        let Some((&byte, rest)) = self.rest.split_first() else { return Err(cut_off(what, 1)) };
         self.rest = rest;
         Ok(byte)
     }
@@ -681,8 +727,9 @@ impl<'s> Machine<'s, '_> {
     /// Takes `length` bytes as they stand.
     fn text(&mut self, length: u64, what: &'static str) -> Step<Text> {
         let left = self.rest.len() as u64;
-        let short = u32::try_from(length).ok().filter(|_| length <= left);
-        let length = short.ok_or(PickleProblem::CutOff { what, needs: length.saturating_sub(left) })?;
+        let Some(length) = u32::try_from(length).ok().filter(|_| length <= left) else {
+            return Err(cut_off(what, length.saturating_sub(left)));
+        };
         let start = self.at() as u64;
         self.rest = &self.rest[length as usize..];
         Ok(Text { start, length })
@@ -711,7 +758,7 @@ impl<'s> Machine<'s, '_> {
     /// Takes a line, without its newline.
     fn line(&mut self, what: &'static str) -> Step<Text> {
         let length = self.rest.iter().position(|&byte| byte == b'\n');
-        let text = self.text(length.ok_or(PickleProblem::CutOff { what, needs: 1 })? as u64, what)?;
+        let text = self.text(length.ok_or_else(|| cut_off(what, 1))? as u64, what)?;
         self.rest = &self.rest[1..];
         Ok(text)
     }
@@ -785,8 +832,8 @@ impl<'s> Machine<'s, '_> {
     }
 
     fn decimal(&mut self, line: Text) -> Step {
-        let malformed = PickleProblem::Malformed("integer");
-        let text = self.ascii(line).ok_or_else(|| malformed.clone())?;
+        let malformed = || Box::new(PickleProblem::Malformed("integer"));
+        let text = self.ascii(line).ok_or_else(malformed)?;
         if let Ok(value) = text.parse() {
             self.push(Raw::Int(value));
             return Ok(());
@@ -799,7 +846,7 @@ impl<'s> Machine<'s, '_> {
             || digits.len() > DECIMAL_DIGITS_MAX
             || !digits.bytes().all(|b| b.is_ascii_digit())
         {
-            return Err(malformed);
+            return Err(malformed());
         }
         let bytes = twos_complement(digits, negative);
         let text = self.keep(&bytes);
@@ -809,17 +856,17 @@ impl<'s> Machine<'s, '_> {
 
     fn decimal_line(&mut self, what: &'static str) -> Step<u64> {
         let line = self.line(what)?;
-        self.ascii(line).and_then(|text| text.parse().ok()).ok_or(PickleProblem::Malformed(what))
+        Ok(self.ascii(line).and_then(|text| text.parse().ok()).ok_or(PickleProblem::Malformed(what))?)
     }
 
     /// A quoted Python 2 `str` with its escapes.
     fn string_line(&mut self) -> Step {
-        let malformed = PickleProblem::Malformed("quoted string");
+        let malformed = || Box::new(PickleProblem::Malformed("quoted string"));
         let line = self.line("quoted string")?;
         let bytes = self.text_bytes(line).trim_ascii_end();
         let inner = match bytes {
             [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
-            _ => return Err(malformed),
+            _ => return Err(malformed()),
         };
         let source = Text { start: line.start + 1, length: inner.len() as u32 };
         if !inner.contains(&b'\\') {
@@ -827,7 +874,7 @@ impl<'s> Machine<'s, '_> {
             self.push(if is_text { Raw::string(source) } else { Raw::bytes(source) });
             return Ok(());
         }
-        let decoded = unescape_bytes(inner).ok_or(malformed)?;
+        let decoded = unescape_bytes(inner).ok_or_else(malformed)?;
         let text = self.keep(&decoded);
         self.tree.escaped.push(Escaped { start: text.start, source, is_unicode: false });
         self.push(if std::str::from_utf8(&decoded).is_ok() { Raw::string(text) } else { Raw::bytes(text) });
@@ -850,12 +897,29 @@ impl<'s> Machine<'s, '_> {
     }
 }
 
-fn wrong_kind(opcode: u8, expected: &'static str) -> PickleProblem {
-    PickleProblem::WrongKind { opcode: opcode_name(opcode), expected }
+#[cold]
+fn underflow(opcode: u8) -> Box<PickleProblem> {
+    Box::new(PickleProblem::StackUnderflow { opcode: opcode_name(opcode) })
 }
 
-fn refused(opcode: u8, why: &'static str) -> PickleProblem {
-    PickleProblem::Refused { opcode: opcode_name(opcode), why }
+#[cold]
+fn no_mark(opcode: u8) -> Box<PickleProblem> {
+    Box::new(PickleProblem::NoMark { opcode: opcode_name(opcode) })
+}
+
+#[cold]
+fn cut_off(what: &'static str, needs: u64) -> Box<PickleProblem> {
+    Box::new(PickleProblem::CutOff { what, needs })
+}
+
+#[cold]
+fn wrong_kind(opcode: u8, expected: &'static str) -> Box<PickleProblem> {
+    Box::new(PickleProblem::WrongKind { opcode: opcode_name(opcode), expected })
+}
+
+#[cold]
+fn refused(opcode: u8, why: &'static str) -> Box<PickleProblem> {
+    Box::new(PickleProblem::Refused { opcode: opcode_name(opcode), why })
 }
 
 /// Decimal digits to two's complement bytes, little-endian, with room for the sign.

@@ -90,12 +90,19 @@ pub(crate) enum Node {
         length: u32,
         start: u64,
     },
-    /// A persistent id, as an item.
-    Persistent(u32),
+    /// What a persistent id stands for.
+    Persistent(PersistentId),
+}
+
+/// A persistent id: the tuples of today, or a value among the items.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PersistentId {
+    Node(NodeId),
+    Item(u32),
 }
 
 /// A fixed run of items.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) start: u32,
     pub(crate) length: u32,
@@ -158,6 +165,8 @@ pub(crate) struct Tree<'s> {
     pub(crate) items: Vec<Raw>,
     /// Where short tuples of integers stand that were added lately, by a hash of them.
     shapes: [Run; SHAPES_KEPT],
+    /// The empty tuple, if there is one yet.
+    empty_tuple: NodeId,
     chunks: Vec<Chunk>,
     pub(crate) extras: Vec<Extra>,
     pub(crate) globals: Vec<Global>,
@@ -230,6 +239,7 @@ impl<'s> Tree<'s> {
             nodes: Vec::new(),
             items: Vec::new(),
             shapes: [Run::default(); SHAPES_KEPT],
+            empty_tuple: NONE,
             chunks: Vec::new(),
             extras: Vec::new(),
             globals: Vec::new(),
@@ -247,10 +257,20 @@ impl<'s> Tree<'s> {
         self.places.push(TextPlace { text: text.start as u64..text.end as u64, file });
     }
 
-    /// Adds a tuple.
+    /// Adds a tuple; there is one empty tuple, as in Python.
+    #[inline]
     pub(crate) fn add_tuple(&mut self, items: &[Raw]) -> Raw {
-        let run = self.add_run(items);
+        if items.is_empty() {
+            let empty = self.empty_tuple;
+            return if empty == NONE { self.add_empty_tuple() } else { Raw::Node(empty) };
+        }
+        let run = self.add_tuple_run(items);
         self.add(Node::Tuple(run))
+    }
+
+    fn add_empty_tuple(&mut self) -> Raw {
+        self.empty_tuple = self.nodes.len() as NodeId;
+        self.add(Node::Tuple(Run::default()))
     }
 
     /// Adds a global.
@@ -273,9 +293,11 @@ impl<'s> Tree<'s> {
 
     /// Adds a persistent id.
     pub(crate) fn add_persistent(&mut self, id: Raw) -> Raw {
-        let item = self.items.len() as u32;
-        self.items.push(id);
-        self.add(Node::Persistent(item))
+        let id = match id {
+            Raw::Node(node) => PersistentId::Node(node),
+            _ => PersistentId::Item(self.add_run(&[id]).start),
+        };
+        self.add(Node::Persistent(id))
     }
 
     /// Adds the call of a global.
@@ -345,7 +367,7 @@ impl<'s> Tree<'s> {
 
     /// Returns where the items of a tuple are: behind the others, or where the same integers were put lately. Most of
     /// what it costs to parse a file of many tensors is memory touched for the first time.
-    pub(crate) fn add_tuple_run(&mut self, values: &[Raw]) -> Run {
+    fn add_tuple_run(&mut self, values: &[Raw]) -> Run {
         let Some(slot) = shape_slot(values) else { return self.add_run(values) };
         let same = |pair: (&Raw, &Raw)| matches!(pair, (Raw::Int(a), Raw::Int(b)) if a == b);
         let kept = self.run(self.shapes[slot]);
@@ -383,6 +405,14 @@ impl<'s> Tree<'s> {
     /// Returns the items of a sequence in order.
     pub(crate) fn sequence(&self, sequence: Sequence) -> Items<'_> {
         Items { tree_items: &self.items, chunks: &self.chunks, next: sequence.head, here: [].iter() }
+    }
+
+    /// Returns a persistent id.
+    pub(crate) fn persistent_id(&self, id: PersistentId) -> Raw {
+        match id {
+            PersistentId::Node(node) => Raw::Node(node),
+            PersistentId::Item(item) => self.items[item as usize],
+        }
     }
 
     /// Returns the bytes of a text.

@@ -345,9 +345,9 @@ impl<'c> Value<'c> {
 
     /// Returns the fields by which a bare storage is named: class, key, location and element count.
     pub fn as_storage(self) -> Option<[Value<'c>; 4]> {
-        let Node::Persistent(item) = self.node()? else { return None };
+        let Node::Persistent(id) = self.node()? else { return None };
         let tree = &self.checkpoint.tree;
-        match tree.args(tree.items[item as usize].node()?) {
+        match tree.args(tree.persistent_id(id).node()?) {
             &[_, class, key, location, numel, ..] => {
                 Some([class, key, location, numel].map(|raw| self.with(raw)))
             }

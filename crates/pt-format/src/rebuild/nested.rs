@@ -114,10 +114,10 @@ fn storage(tree: &Tree<'_>, written: &Written, limits: &Limits) -> Result<Nested
     let byte_order = file.byte_order();
     let found = |inner: &Tree<'_>, records: &dyn Records| {
         let root = inner.roots.first().and_then(|root| root.value.node()).map(|node| inner.node(node));
-        let Some(Node::Persistent(item)) = root else {
+        let Some(Node::Persistent(id)) = root else {
             return Err(unreadable("it holds something else than one storage".into()));
         };
-        let fields = inner.items[item as usize].node().map(|node| inner.args(node)).unwrap_or_default();
+        let fields = inner.persistent_id(id).node().map(|node| inner.args(node)).unwrap_or_default();
         let &[_, Raw::Node(class), key, location, Raw::Int(count), ref view @ ..] = fields else {
             return Err(unreadable("its storage is not given by class, key, location and count".into()));
         };

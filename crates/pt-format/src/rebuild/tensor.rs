@@ -8,11 +8,11 @@ use crate::dtype::DType;
 use crate::fault::Fault;
 use crate::geometry;
 use crate::limits::Limits;
-use crate::pickle::{Known, Node, NodeId, Raw, Tree};
+use crate::pickle::{Known, Node, NodeId, Raw, Run, Tree};
 use crate::rebuild::array::Array;
 use crate::rebuild::storage::{StorageTable, StorageUse, count, storage_class};
 use crate::rebuild::walk::Component;
-use crate::tensor::{Flags, Layout, Quantizer};
+use crate::tensor::{Details, Flags, Layout, Quantizer};
 
 /// Rebuild calls around one another: parameter of a subclass of a device tensor. Honest files stop at 3.
 const WRAPPERS_MAX: usize = 16;
@@ -21,6 +21,8 @@ const WRAPPERS_MAX: usize = 16;
 const RANK_MAX: usize = 254;
 /// Entries of a dict that are looked at for each tensor. Honest ones have a dozen.
 const METADATA_ENTRIES_MAX: usize = 64;
+/// Thousands of tensors have a few shapes between them.
+const SHAPES_KEPT: usize = 64;
 
 /// What a rebuild call says, before it has a name.
 pub(crate) struct Parsed {
@@ -34,12 +36,48 @@ pub(crate) struct Parsed {
     pub(crate) storage: Option<u32>,
     pub(crate) storage_offset: u64,
     pub(crate) class: Option<NodeId>,
-    /// Python attributes of the tensor.
-    pub(crate) state: Option<Raw>,
-    pub(crate) parts: Vec<(Component, Raw)>,
-    pub(crate) quantizer: Option<Quantizer>,
-    pub(crate) coalesced: Option<bool>,
-    pub(crate) fault: Option<Fault>,
+    details: Option<Box<Details>>,
+}
+
+impl Parsed {
+    /// What few tensors have; asked for by those that have some of it.
+    fn details(&mut self) -> &mut Details {
+        self.details.get_or_insert_default()
+    }
+
+    /// Python attributes of the tensor: the outermost call that has a state decides.
+    fn or_state(&mut self, state: Option<Raw>) {
+        if let Some(state) = state {
+            self.details().state.get_or_insert(state);
+        }
+    }
+
+    fn state(&self) -> Option<Raw> {
+        self.details.as_ref()?.state
+    }
+
+    /// Hands over what this one has of what few tensors have.
+    pub(crate) fn take_details(&mut self) -> Option<Box<Details>> {
+        let mut details = self.details.take()?;
+        details.state = details.state.filter(|state| !matches!(state, Raw::None));
+        let Details { fault, quantizer, coalesced, state, parts } = &*details;
+        let any = fault.is_some()
+            || quantizer.is_some()
+            || coalesced.is_some()
+            || state.is_some()
+            || !parts.is_empty();
+        any.then_some(details)
+    }
+}
+
+/// Sizes and strides as they stand among the items of the tree, and among the dims.
+#[derive(Clone, Copy, Default)]
+struct Shape {
+    size: Run,
+    stride: Run,
+    dims_start: usize,
+    /// 0 where there is none: a tuple without items costs nothing.
+    rank: u16,
 }
 
 /// A call as the pickle made it: the function, its arguments, and states set on the result.
@@ -59,11 +97,21 @@ pub(crate) struct Rebuilder<'t, 's, 'r> {
     pub(crate) limits: &'t Limits,
     /// Of the file's storages.
     pub(crate) byte_order: ByteOrder,
-    /// Sizes and strides of all tensors.
+    /// Sizes and strides of all tensors; those of some are also those of others.
     pub(crate) dims: Vec<u64>,
+    shapes: [Shape; SHAPES_KEPT],
 }
 
-impl<'t, 's> Rebuilder<'t, 's, '_> {
+impl<'t, 's, 'r> Rebuilder<'t, 's, 'r> {
+    pub(crate) fn new(
+        tree: &'t Tree<'s>,
+        storages: StorageTable<'r>,
+        limits: &'t Limits,
+        byte_order: ByteOrder,
+    ) -> Self {
+        Self { tree, storages, limits, byte_order, dims: Vec::new(), shapes: [Shape::default(); SHAPES_KEPT] }
+    }
+
     /// Returns the tensor an object stands for, or `None` when it is no tensor.
     pub(crate) fn tensor(&mut self, node: NodeId) -> Option<Parsed> {
         let mut call = self.call(node)?;
@@ -79,11 +127,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             storage: None,
             storage_offset: 0,
             class: None,
-            state: None,
-            parts: Vec::new(),
-            quantizer: None,
-            coalesced: None,
-            fault: None,
+            details: None,
         };
         let mut requires_grad = None;
         let mut converted = None;
@@ -92,7 +136,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 Known::RebuildParameter | Known::RebuildParameterWithState => {
                     parsed.flags.set(Flags::PARAMETER, true);
                     requires_grad = requires_grad.or(call.args.get(1).copied());
-                    parsed.state = parsed.state.or(call.args.get(3).copied());
+                    parsed.or_state(call.args.get(3).copied());
                     call.args.first().and_then(|data| self.call(data.node()?))
                 }
                 Known::Parameter | Known::Variable => {
@@ -119,12 +163,13 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 }
                 Known::RebuildFromType | Known::RebuildFromTypeV2 => {
                     let &[function, class, args, ref state @ ..] = call.args else {
-                        parsed.fault = Some(arguments("_rebuild_from_type", "fewer than 3 arguments"));
+                        parsed.details().fault =
+                            Some(arguments("_rebuild_from_type", "fewer than 3 arguments"));
                         break;
                     };
                     parsed.class = class.node().filter(|&class| self.tree.known(class) != Known::TensorClass);
-                    parsed.state = parsed.state.or(state.first().copied());
-                    if let Some(flag) = parsed.state.and_then(|state| self.field(state, b"_is_param")) {
+                    parsed.or_state(state.first().copied());
+                    if let Some(flag) = parsed.state().and_then(|state| self.field(state, b"_is_param")) {
                         parsed.flags.set(Flags::PARAMETER, matches!(flag, Raw::Bool(true)));
                     }
                     function.node().zip(args.node()).map(|(function, args)| Call {
@@ -137,7 +182,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 }
                 _ => {
                     if let Err(fault) = self.fill(&mut parsed, &call) {
-                        parsed.fault = Some(fault);
+                        parsed.details().fault = Some(fault);
                     }
                     break;
                 }
@@ -145,7 +190,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             match inner {
                 Some(inner) if is_tensor(self.tree, &inner) => call = inner,
                 _ => {
-                    parsed.fault = Some(Fault::Malformed {
+                    parsed.details().fault = Some(Fault::Malformed {
                         what: "the object to rebuild it from",
                         problem: "no tensor",
                     });
@@ -159,7 +204,6 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         if let Some(flag) = requires_grad {
             parsed.flags.set(Flags::REQUIRES_GRAD, truthy(flag));
         }
-        parsed.state = parsed.state.filter(|state| !matches!(state, Raw::None));
         Some(parsed)
     }
 
@@ -183,7 +227,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             }
             Err(fault) => fault,
         };
-        parsed.fault.get_or_insert(fault);
+        parsed.details().fault.get_or_insert(fault);
     }
 
     fn fill(&mut self, parsed: &mut Parsed, call: &Call<'t>) -> Result<(), Fault> {
@@ -243,7 +287,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 [buffer, sizes, strides, offsets, ..] => {
                     parsed.layout = Layout::NestedStrided;
                     parsed.dtype = self.leaf_dtype(buffer);
-                    parsed.parts = parts([
+                    parsed.details().parts = parts([
                         ("#buffer", buffer),
                         ("#sizes", sizes),
                         ("#strides", strides),
@@ -260,11 +304,12 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 parsed.layout = Layout::NestedJagged;
                 parsed.dtype = self.leaf_dtype(values);
                 parsed.flags.set(Flags::REQUIRES_GRAD, field("requires_grad").is_some_and(truthy));
-                parsed.state = None;
-                parsed.parts = parts([("#values", values)]);
+                let details = parsed.details();
+                details.state = None;
+                details.parts = parts([("#values", values)]);
                 for (part, name) in [("#offsets", "offsets"), ("#lengths", "lengths")] {
                     if let Some(value) = field(name).filter(|value| !matches!(value, Raw::None)) {
-                        parsed.parts.push((Component::Fixed(part), value));
+                        details.parts.push((Component::Fixed(part), value));
                     }
                 }
                 Ok(())
@@ -320,7 +365,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         parsed.storage_offset = count(self.tree, offset, "storage offset")?;
 
         let (Some(dtype), Some(rank)) = (parsed.dtype, parsed.rank) else { return Ok(()) };
-        let (shape, stride) = self.dims[parsed.dims_start..].split_at(rank.into());
+        let (shape, stride) = self.dims[parsed.dims_start..][..2 * usize::from(rank)].split_at(rank.into());
         let overflow = || Fault::Overflow { what: "the tensor's extent" };
         geometry::numel(shape).ok_or(Fault::Overflow { what: "the number of elements" })?;
         let needs = match dtype.packing() {
@@ -344,7 +389,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         let none = Fault::Malformed { what: "its storage", problem: "not a persistent id" };
         let Raw::Node(node) = storage else { return Err(none) };
         match self.tree.node(node) {
-            Node::Persistent(pid) => self.storages.storage(self.tree, self.tree.items[pid as usize]),
+            Node::Persistent(id) => self.storages.storage(self.tree, self.tree.persistent_id(id)),
             Node::Object { callable, args, .. } if self.tree.known(callable) == Known::Storage => {
                 let (Some(dtype), _) = storage_class(self.tree, callable)? else { return Err(none) };
                 let &[Raw::Node(list)] = self.tree.args(args) else { return Err(none) };
@@ -380,6 +425,33 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
     }
 
     fn dims(&mut self, parsed: &mut Parsed, size: Raw, stride: Raw) -> Result<(), Fault> {
+        // Tuples of the same integers share their items.
+        let runs = self.run(size).zip(self.run(stride));
+        let slot =
+            runs.map(|(size, stride)| (size.start ^ stride.start.rotate_left(3)) as usize % SHAPES_KEPT);
+        if let (Some(runs), Some(slot)) = (runs, slot) {
+            let kept = self.shapes[slot];
+            if (kept.size, kept.stride) == runs && kept.rank > 0 {
+                (parsed.dims_start, parsed.rank) = (kept.dims_start, Some(kept.rank));
+                return Ok(());
+            }
+        }
+        self.count_dims(parsed, size, stride)?;
+        if let (Some((size, stride)), Some(slot), Some(rank)) = (runs, slot, parsed.rank) {
+            self.shapes[slot] = Shape { size, stride, dims_start: parsed.dims_start, rank };
+        }
+        Ok(())
+    }
+
+    /// Where the items of a tuple are.
+    fn run(&self, value: Raw) -> Option<Run> {
+        match self.tree.node(value.node()?) {
+            Node::Tuple(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    fn count_dims(&mut self, parsed: &mut Parsed, size: Raw, stride: Raw) -> Result<(), Fault> {
         let counted = self.counts(size, "size").and_then(|shape| Ok((shape, self.counts(stride, "stride")?)));
         let fault = match counted {
             Ok((shape, stride)) if shape == stride => {
@@ -423,7 +495,7 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             scheme.node().filter(|&node| self.tree.known(node) == Known::QScheme).ok_or_else(malformed)?;
         let scheme = self.tree.global_name(scheme).unwrap_or_default();
         let scheme = scheme.trim_start_matches("torch.").to_owned();
-        parsed.quantizer = Some(match *rest {
+        let quantizer = match *rest {
             [scale, zero_point] => Quantizer::PerTensor {
                 scheme,
                 scale: match scale {
@@ -437,11 +509,12 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
                 },
             },
             [scales, zero_points, axis] => {
-                parsed.parts = parts([("#scales", scales), ("#zero_points", zero_points)]);
+                parsed.details().parts = parts([("#scales", scales), ("#zero_points", zero_points)]);
                 Quantizer::PerChannel { scheme, axis: count(self.tree, axis, "quantization axis")? }
             }
             _ => return Err(malformed()),
-        });
+        };
+        parsed.details().quantizer = Some(quantizer);
         Ok(())
     }
 
@@ -454,16 +527,16 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
         };
         let (values, size) = match (parsed.layout, &self.elements(Some(data))[..]) {
             (Layout::SparseCoo, &[indices, values, size, ref coalesced @ ..]) => {
-                parsed.coalesced = match coalesced.first() {
+                parsed.details().coalesced = match coalesced.first() {
                     Some(Raw::Bool(coalesced)) => Some(*coalesced),
                     _ => None,
                 };
-                parsed.parts = parts([("#indices", indices), ("#values", values)]);
+                parsed.details().parts = parts([("#indices", indices), ("#values", values)]);
                 (values, size)
             }
             (Layout::SparseCoo, _) => return Err(malformed("not (indices, values, size)")),
             (_, &[first, second, values, size, ..]) => {
-                parsed.parts = parts([(compressed, first), (plain, second), ("#values", values)]);
+                parsed.details().parts = parts([(compressed, first), (plain, second), ("#values", values)]);
                 (values, size)
             }
             _ => return Err(malformed("not (compressed indices, plain indices, values, size)")),
@@ -507,10 +580,10 @@ impl<'t, 's> Rebuilder<'t, 's, '_> {
             let inner = match call.known {
                 Known::RebuildTensorV3 => return self.dtype(*call.args.get(6)?).ok(),
                 Known::RebuildTensor | Known::RebuildTensorV2 | Known::RebuildQTensor => {
-                    let Node::Persistent(pid) = self.tree.node(call.args.first()?.node()?) else {
+                    let Node::Persistent(id) = self.tree.node(call.args.first()?.node()?) else {
                         return None;
                     };
-                    let class = self.tree.args(self.tree.items[pid as usize].node()?).get(1)?.node()?;
+                    let class = self.tree.args(self.tree.persistent_id(id).node()?).get(1)?.node()?;
                     let global = self.tree.global(class)?;
                     return DType::from_storage_class(
                         std::str::from_utf8(self.tree.bytes(global.name)).ok()?,

@@ -23,8 +23,8 @@ use crate::tensor::{Details, Flags, Layout, StorageRow, TensorRow};
 const NAMED_DEPTH_MAX: usize = 1024;
 /// All names and paths of a file together. 100,000 tensors of a large model have 6 MB.
 const NAME_BYTES_MAX: usize = 256 << 20;
-/// Names are mostly longer than this and shorter than twice as much.
-const NAME_BYTES_EXPECTED: usize = 24;
+/// Names of large models are mostly shorter.
+const NAME_BYTES_EXPECTED: usize = 40;
 /// What a component of a path costs beside its text, in an index.
 const STEP_BYTES: usize = size_of::<u32>();
 /// Sizes and strides of all tensors together: thousands of tensors may share one shape of many dimensions.
@@ -96,10 +96,10 @@ pub(crate) struct Setting<'a> {
 /// Finds the tensors of a tree.
 pub(crate) fn walk(tree: &Tree<'_>, setting: Setting<'_>) -> Result<Found> {
     let Setting { records, nested, byte_order, limits } = setting;
-    // Most files have one record for each tensor, and matrices.
+    // Most files have one record for each tensor.
     let expected = records.count().min(tree.nodes.len());
     let storages = StorageTable::new(records, nested);
-    let rebuilder = Rebuilder { tree, storages, limits, byte_order, dims: Vec::with_capacity(4 * expected) };
+    let rebuilder = Rebuilder::new(tree, storages, limits, byte_order);
     let mut steps = Vec::with_capacity(1 + expected);
     steps.push(PathStep { parent: 0, component: Component::Root, elided: true });
     let mut walk = Walk {
@@ -297,8 +297,8 @@ impl<'t> Walk<'t, '_, '_> {
     fn visit(&mut self, value: Raw, step: u32, place: Place) -> Result<()> {
         let value = unwrapped(self.tree, value);
         let Raw::Node(node) = value else { return Ok(()) };
-        if let Node::Persistent(pid) = self.tree.node(node) {
-            self.bare_storage(node, self.tree.items[pid as usize], step);
+        if let Node::Persistent(id) = self.tree.node(node) {
+            self.bare_storage(node, self.tree.persistent_id(id), step);
             return Ok(());
         }
         if let Some(tensor) = self.found.states[node as usize].checked_sub(ROW) {
@@ -482,7 +482,10 @@ impl<'t> Walk<'t, '_, '_> {
             let (found, limit) = (self.rebuilder.dims.len() as u64, DIMS_MAX as u64);
             return Err(Error::Limit { what: "sizes and strides of all tensors", found, limit, field: "" });
         }
-        let details = details(&mut parsed);
+        let details = parsed.take_details().map(Arc::from);
+        let (parts, state) = details
+            .as_ref()
+            .map_or((&[][..], None), |details: &Arc<Details>| (&details.parts[..], details.state));
         self.push_row(TensorRow {
             name_start,
             name_bytes,
@@ -496,13 +499,13 @@ impl<'t> Walk<'t, '_, '_> {
             storage_offset: parsed.storage_offset,
             alias_of: None,
             class: parsed.class,
-            details,
+            details: details.clone(),
         })?;
         // The last frame pushed is walked first: state, parts.
-        if !parsed.parts.is_empty() {
-            self.open_parts(None, step, Place { part: true, ..place }, parsed.parts);
+        if !parts.is_empty() {
+            self.open_parts(None, step, Place { part: true, ..place }, parts.to_vec());
         }
-        if let Some(state) = parsed.state {
+        if let Some(state) = state {
             // The tensors of a wrapper subclass are its attributes.
             let part = place.part || parsed.layout == Layout::Wrapper;
             self.open_state(state, step, Place { part, ..place }, false);
@@ -612,22 +615,6 @@ pub(crate) fn slot_dicts(tree: &Tree<'_>, state: Raw) -> Option<[Option<NodeId>;
         _ => tree.pairs(part).map(|_| part.node()),
     };
     Some([dict(instance)?, dict(slots)?])
-}
-
-/// What few tensors have, if this one has any of it.
-fn details(parsed: &mut Parsed) -> Option<Arc<Details>> {
-    let Parsed { fault, quantizer, coalesced, state, parts, .. } = parsed;
-    let any =
-        fault.is_some() || quantizer.is_some() || coalesced.is_some() || state.is_some() || !parts.is_empty();
-    any.then(|| {
-        Arc::new(Details {
-            fault: fault.take(),
-            quantizer: quantizer.take(),
-            coalesced: *coalesced,
-            state: *state,
-            parts: parts.clone(),
-        })
-    })
 }
 
 /// Writes a path component as Python's `str()` shows the key.

@@ -1,8 +1,11 @@
 //! The one unsafe module: files as memory.
 //!
-//! Two things cannot be proved by the compiler. A mapping is a promise about the outside world, so [`Map::new`] and the
-//! constructors of [`Mapping`] and [`FileCache`] that map hand that promise to their caller. And `mincore` writes to memory it is given, and
-//! `MADV_DONTNEED` takes pages away, which is done here with the reasons beside it.
+//! Two things cannot be proved by the compiler. A mapping is a promise about the outside world, so [`Map::new`],
+//! [`PrivateMap::new`] and the constructors of [`Mapping`] and [`FileCache`] that map hand that promise to their caller. And
+//! `mincore` writes to memory it is given, and `MADV_DONTNEED` takes pages away, which is done here with the reasons beside
+//! it.
+
+mod private;
 
 use std::fs::File;
 use std::io;
@@ -12,6 +15,7 @@ use std::path::Path;
 use bytes::Bytes;
 use pt_index::{FileSource, Index};
 
+pub use self::private::PrivateMap;
 use crate::access::{Access, Handle, OpenOptions};
 use crate::cache::FileCache;
 use crate::error::Result;
@@ -50,31 +54,17 @@ impl Map {
     /// # Errors
     /// What the system says, and [`io::ErrorKind::InvalidInput`] for a range outside the map.
     pub fn advise(&self, advice: Advice, offset: usize, length: usize) -> io::Result<()> {
-        self.check_range(offset, length)?;
+        check_range(self.len(), offset, length)?;
         #[cfg(unix)]
-        {
-            let advice = match advice {
-                Advice::Random => memmap2::Advice::Random,
-                Advice::Sequential => memmap2::Advice::Sequential,
-                Advice::WillNeed => memmap2::Advice::WillNeed,
-                #[cfg(target_os = "linux")]
-                Advice::HugePages => {
-                    // Kernels without huge pages do not know the word.
-                    return match self.map.advise_range(memmap2::Advice::HugePage, offset, length) {
-                        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-                        result => result,
-                    };
-                }
-                #[cfg(not(target_os = "linux"))]
-                Advice::HugePages => return Ok(()),
-                Advice::DontNeed => {
-                    let advice = memmap2::UncheckedAdvice::DontNeed;
-                    // SAFETY: the map is shared, of a file, and never written to: what is dropped is read from the file
-                    // again, and whoever made the map promised that the file does not change. The range is inside.
-                    return unsafe { self.map.unchecked_advise_range(advice, offset, length) };
-                }
-            };
-            self.map.advise_range(advice, offset, length)
+        match checked_advice(advice) {
+            Some(advice) => taken(advice, self.map.advise_range(advice, offset, length)),
+            None if advice == Advice::DontNeed => {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: the map is shared, of a file, and never written to: what is dropped is read from the file
+                // again, and whoever made the map promised that the file does not change. The range is inside.
+                unsafe { self.map.unchecked_advise_range(advice, offset, length) }
+            }
+            None => Ok(()),
         }
         #[cfg(not(unix))]
         {
@@ -89,7 +79,7 @@ impl Map {
     /// # Errors
     /// What the system says, also when the file was cut off; [`io::ErrorKind::InvalidInput`] for a range outside the map.
     pub fn populate(&self, offset: usize, length: usize) -> io::Result<bool> {
-        self.check_range(offset, length)?;
+        check_range(self.len(), offset, length)?;
         #[cfg(target_os = "linux")]
         loop {
             match self.map.advise_range(memmap2::Advice::PopulateRead, offset, length) {
@@ -106,7 +96,7 @@ impl Map {
     /// Returns which pages of a range lie in memory now, whoever read them. `None` where the platform does not tell (all but
     /// Linux), and for a range outside the map.
     pub fn resident(&self, offset: usize, length: usize) -> Option<Residency> {
-        self.check_range(offset, length).ok()?;
+        check_range(self.len(), offset, length).ok()?;
         #[cfg(target_os = "linux")]
         {
             // SAFETY: a query without arguments that live in memory.
@@ -130,13 +120,6 @@ impl Map {
         #[cfg(not(target_os = "linux"))]
         None
     }
-
-    fn check_range(&self, offset: usize, length: usize) -> io::Result<()> {
-        match offset.checked_add(length).is_some_and(|end| end <= self.map.len()) {
-            true => Ok(()),
-            false => Err(io::ErrorKind::InvalidInput.into()),
-        }
-    }
 }
 
 impl Deref for Map {
@@ -151,6 +134,42 @@ impl AsRef<[u8]> for Map {
     fn as_ref(&self) -> &[u8] {
         &self.map
     }
+}
+
+fn check_range(bytes: usize, offset: usize, length: usize) -> io::Result<()> {
+    match offset.checked_add(length).is_some_and(|end| end <= bytes) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// The advice that is nothing but a hint, as the system calls it; `None` where it has no word for it.
+#[cfg(unix)]
+fn checked_advice(advice: Advice) -> Option<memmap2::Advice> {
+    match advice {
+        Advice::Random => Some(memmap2::Advice::Random),
+        Advice::Sequential => Some(memmap2::Advice::Sequential),
+        Advice::WillNeed => Some(memmap2::Advice::WillNeed),
+        #[cfg(target_os = "linux")]
+        Advice::HugePages => Some(memmap2::Advice::HugePage),
+        #[cfg(not(target_os = "linux"))]
+        Advice::HugePages => None,
+        Advice::DontNeed => None,
+    }
+}
+
+/// Kernels without huge pages do not know the word; that is no error.
+#[cfg(unix)]
+fn taken(advice: memmap2::Advice, result: io::Result<()>) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if matches!(advice, memmap2::Advice::HugePage) {
+        return result.or_else(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => Ok(()),
+            _ => Err(error),
+        });
+    }
+    let _ = advice;
+    result
 }
 
 /// Opens an index that is kept in a file, by mapping it: in the same time whatever its size, and only what is looked at is read.
