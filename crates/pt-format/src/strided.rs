@@ -1,9 +1,14 @@
 //! Elements of any stride to contiguous bytes, the same for the writer and for views.
 
+use smallvec::SmallVec;
+
+/// Tensors of more dimensions take memory of their own to be walked.
+type Few<T> = SmallVec<[T; 6]>;
+
 /// Shape and stride without dimensions that do not matter: sizes of 1 are dropped, and neighbours that lie as one
 /// dimension are joined.
-fn coalesce(shape: &[u64], stride: &[u64]) -> (Vec<u64>, Vec<u64>) {
-    let mut out: (Vec<u64>, Vec<u64>) = (Vec::with_capacity(shape.len()), Vec::with_capacity(shape.len()));
+fn coalesce(shape: &[u64], stride: &[u64]) -> (Few<u64>, Few<u64>) {
+    let mut out = (Few::<u64>::new(), Few::<u64>::new());
     for (&size, &step) in shape.iter().zip(stride) {
         if size == 1 {
             continue;
@@ -86,7 +91,7 @@ fn copy_row<const N: usize>(from: &[u8], step: usize, row: &mut [u8]) {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Offsets {
-    dims: Vec<Dim>,
+    dims: Few<Dim>,
     offset: u64,
 }
 
