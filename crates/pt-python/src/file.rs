@@ -101,6 +101,10 @@ impl<'py> Leaves<'py> for Handles<'py, '_> {
         Ok(Bound::new(self.py, handle)?.into_any())
     }
 
+    fn takes_attributes(&self) -> bool {
+        false
+    }
+
     fn storage(&mut self, value: Value<'_>) -> Object<'py> {
         let class =
             value.storage().map_or_else(|| "torch.storage.UntypedStorage".into(), |storage| storage.class());

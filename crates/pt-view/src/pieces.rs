@@ -12,13 +12,14 @@ const READ_BYTES: u128 = 16 << 10;
 const PIECE_BYTES: u64 = 1 << 20;
 
 impl FileBytes<'_> {
-    /// Reads elements that lie apart, the first of them at `start`, into `out` in row-major order. The caller has checked
+    /// Reads elements that lie apart, the first of them at `start`, into `out` in row-major order, by way of `scratch`. The caller has checked
     /// that they lie inside the file, and that `out` holds them.
     pub(crate) fn read_strided(
         &self,
         start: u64,
         (shape, stride): (&[u64], &[u64]),
         itemsize: usize,
+        scratch: &mut Vec<u8>,
         out: &mut [u8],
     ) -> Result<(), Obstacle> {
         if out.is_empty() {
@@ -29,10 +30,9 @@ impl FileBytes<'_> {
             (shape.split_at(leading), stride.split_at(leading));
         let blocks = geometry::numel(outer_shape).unwrap_or(1).max(1) as usize;
         let mut firsts = Offsets::new(outer_shape, outer_stride);
-        let mut scratch = Vec::new();
         for block in out.chunks_exact_mut(out.len() / blocks) {
             let start = start + firsts.step() * itemsize as u64;
-            self.read_block(start, (shape, stride), itemsize, block, &mut scratch)?;
+            self.read_block(start, (shape, stride), itemsize, block, scratch)?;
         }
         Ok(())
     }
@@ -61,14 +61,23 @@ impl FileBytes<'_> {
             // Rows that lie in each other would be read again and again.
             false => rows,
         };
-        let mut shape = shape.to_vec();
         let mut start = start;
+        // The last piece may have fewer rows.
+        let mut fewer = Vec::new();
         for piece in out.chunks_mut(rows_at_a_time.min(rows) as usize * row_bytes) {
-            shape[0] = (piece.len() / row_bytes) as u64;
-            scratch.resize(((shape[0] - 1) * step + row_extent) as usize * itemsize, 0);
+            let rows_here = (piece.len() / row_bytes) as u64;
+            let shape = if rows_here == rows {
+                shape
+            } else {
+                fewer.clear();
+                fewer.push(rows_here);
+                fewer.extend_from_slice(inner_shape);
+                &fewer
+            };
+            scratch.resize(((rows_here - 1) * step + row_extent) as usize * itemsize, 0);
             self.read_exact(scratch, start)?;
-            copy_strided(scratch, &shape, stride, itemsize, piece);
-            start += shape[0] * step * itemsize as u64;
+            copy_strided(scratch, shape, stride, itemsize, piece);
+            start += rows_here * step * itemsize as u64;
         }
         Ok(())
     }

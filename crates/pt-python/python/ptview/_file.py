@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from ptview import _ptview
 from ptview._errors import Error
@@ -76,12 +76,16 @@ class File(Mapping[str, Tensor]):
         """Forgets the file. What was taken from it stays."""
         self._opened = None
 
-    def __enter__(self) -> "File":
+    def __enter__(self) -> Self:
         self._file()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
     ) -> None:
         self.close()
 

@@ -32,7 +32,11 @@ class Opaque:
         self._fill((), [], [], [])
 
     def _fill(
-        self, args: tuple[Any, ...], states: list[Any], items: list[Any], entries: list[tuple[Any, Any]]
+        self,
+        args: tuple[Any, ...],
+        states: list[Any],
+        items: list[Any],
+        entries: list[tuple[Any, Any]],
     ) -> None:
         self.args = args
         self.state = None if not states else states[0] if len(states) == 1 else states
@@ -44,7 +48,9 @@ class Opaque:
         for attributes in state if isinstance(state, tuple) else (state,):
             if isinstance(attributes, Mapping) and name in attributes:
                 return attributes[name]
-        raise AttributeError(f"{self.cls} (not loaded) has no attribute {name!r} in this file")
+        raise AttributeError(
+            f"{self.cls} (not loaded) has no attribute {name!r} in this file"
+        )
 
     def __repr__(self) -> str:
         return f"<ptview.Opaque {self.cls}>"

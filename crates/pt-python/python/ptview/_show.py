@@ -17,16 +17,28 @@ def as_text(file: "File") -> str:
     rows = [_HEAD, *_rows(file)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
-        "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])) for row in rows
+        "  ".join(
+            (
+                *(cell.ljust(width) for cell, width in zip(row, widths, strict=False)),
+                row[3],
+            )
+        )
+        for row in rows
     ]
-    return "\n".join([f"<ptview.File {file.path!r}, {_count(file)}>", *lines, *_rest(file)])
+    return "\n".join(
+        [f"<ptview.File {file.path!r}, {_count(file)}>", *lines, *_rest(file)]
+    )
 
 
 def as_html(file: "File") -> str:
     """The same for notebooks."""
 
     def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        return (
+            "<tr>"
+            + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
+            + "</tr>"
+        )
 
     body = "".join(row(cells, "td") for cells in _rows(file))
     caption = escape(f"{file.path}, {_count(file)}")
