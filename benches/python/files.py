@@ -19,13 +19,15 @@ import torch
 def median(work: Callable[[], object], repeats: int) -> float:
     """Median seconds of a call; what it returns is dropped outside of the measured time."""
     work()
+    gc.collect()
+    gc.disable()
     times = []
     for _ in range(repeats):
-        gc.collect()
         begun = time.perf_counter()
         result = work()
         times.append(time.perf_counter() - begun)
         del result
+    gc.enable()
     return statistics.median(times)
 
 

@@ -27,11 +27,11 @@ class File(Mapping[str, Tensor]):
     (2, 3)
     """
 
-    __slots__ = ("_opened", "path")
+    __slots__ = ("_opened", "_path")
 
     def __init__(self, path: Path) -> None:
         self._opened: _ptview.OpenFile | None = _ptview.open_file(path)
-        self.path = os.fspath(path)
+        self._path = os.fspath(path)
 
     def _file(self) -> _ptview.OpenFile:
         if self._opened is None:
@@ -53,6 +53,11 @@ class File(Mapping[str, Tensor]):
     # Two files are the same if they are one: comparing names and handles would say nothing of the content.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    @property
+    def path(self) -> str:
+        """The path it was opened by."""
+        return self._path
 
     @property
     def files(self) -> list[str]:
