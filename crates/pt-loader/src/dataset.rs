@@ -229,6 +229,26 @@ impl DataSet {
         })
     }
 
+    /// Returns the same data set with files that are opened anew. In a process that was forked, locks of the other one may be
+    /// held by threads that are not there. Threads of its own are not taken over.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) {
+    /// let data = data.reopened();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn reopened(&self) -> Self {
+        let Shared { files, options, .. } = &*self.shared;
+        let cache = FileCache::new(self.root(), self.index().clone()).with_capacity(files.cache().capacity());
+        let shared = Shared {
+            files: Files::new(cache, options.policy, options.unit != Unit::File),
+            options: options.clone(),
+            plain: Plain::new(self.index().tensor_count()),
+        };
+        Self { shared: Arc::new(shared), threads: None, ..self.clone() }
+    }
+
     /// Reads with so many threads of its own (at least one), instead of rayon's pool of as many as there are cores. On a disk
     /// or a network that takes many requests at a time, this is how many it gets.
     ///

@@ -63,14 +63,14 @@ thread_local! {
     static SPARE: RefCell<Spare> = RefCell::default();
 }
 
-/// Reads all tensors of a batch into its memory.
-pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) -> Result<()> {
+/// Reads all tensors of a batch into its memory; `alone`, on this thread, and without so much as asking for others.
+pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], alone: bool) -> Result<()> {
     if plan.bytes() < COPY_BYTES_MAX && copy_known(plan, data, memory) {
         return Ok(());
     }
     let mut slots = slots(plan, data, memory);
     slots.sort_unstable_by_key(|slot| (slot.file, slot.number, slot.first));
-    let threads = data.threads();
+    let threads = if alone { 1 } else { data.threads() };
     let run = |slots: &mut [Slot<'_>]| {
         SPARE.with_borrow_mut(|spare| {
             let mut files = slots.chunk_by_mut(|one, other| one.file == other.file);

@@ -93,12 +93,25 @@ impl BatchPlan {
     /// # Errors
     /// [`Error::At`] naming sample and file; [`Error::TooShort`].
     pub fn read_into(&self, memory: &mut [u8]) -> Result<()> {
+        self.read(memory, false)
+    }
+
+    /// Reads the batch as [`Self::read_into`] does, on this thread alone: for single samples, and for processes that are
+    /// many themselves. Starts no threads.
+    ///
+    /// # Errors
+    /// As [`Self::read_into`].
+    pub fn read_alone(&self, memory: &mut [u8]) -> Result<()> {
+        self.read(memory, true)
+    }
+
+    fn read(&self, memory: &mut [u8], alone: bool) -> Result<()> {
         let Some(data) = &self.data else { return Ok(()) };
         let Some(memory) = memory.get_mut(..self.bytes) else {
             return Err(Error::TooShort { needs: self.bytes, has: memory.len() });
         };
         self.fields.iter().for_each(|field| field.write_mask(memory));
-        gather::read(self, data, memory)
+        gather::read(self, data, memory, alone)
     }
 
     /// Looks at the fields in memory that [`Self::read_into`] filled.

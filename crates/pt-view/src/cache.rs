@@ -143,7 +143,8 @@ impl FileCache {
         Arc::clone(open.get_or_insert(number, || handle))
     }
 
-    fn path_of(&self, entry: FileEntry<'_>) -> PathBuf {
+    /// Returns the path of a file.
+    pub fn path_of(&self, entry: FileEntry<'_>) -> PathBuf {
         let path = entry.path();
         match path.is_empty() {
             true => self.folder.clone(),

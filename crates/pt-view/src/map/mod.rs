@@ -96,29 +96,8 @@ impl Map {
     /// Returns which pages of a range lie in memory now, whoever read them. `None` where the platform does not tell (all but
     /// Linux), and for a range outside the map.
     pub fn resident(&self, offset: usize, length: usize) -> Option<Residency> {
-        check_range(self.len(), offset, length).ok()?;
-        #[cfg(target_os = "linux")]
-        {
-            // SAFETY: a query without arguments that live in memory.
-            let page_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
-            if length == 0 {
-                return Some(Residency { page_bytes, pages: Vec::new() });
-            }
-            let first = offset / page_bytes * page_bytes;
-            let bytes = offset + length - first;
-            let mut pages = vec![0u8; bytes.div_ceil(page_bytes)];
-            // SAFETY: the range was checked to lie in the live mapping, which starts at a page; so `first`, a multiple of
-            // the page size, is page-aligned and inside, and `bytes` ends inside. `pages` has one byte for each page from
-            // there on, as mincore(2) asks. The mapping is only read.
-            let status = unsafe {
-                let start = self.map.as_ptr().add(first).cast_mut();
-                libc::mincore(start.cast(), bytes, pages.as_mut_ptr())
-            };
-            let pages = pages.into_iter().map(|page| page & 1 != 0).collect();
-            (status == 0).then_some(Residency { page_bytes, pages })
-        }
-        #[cfg(not(target_os = "linux"))]
-        None
+        // SAFETY: the map lives as long as `self`.
+        unsafe { resident(self.map.as_ptr(), self.map.len(), offset, length) }
     }
 }
 
@@ -170,6 +149,41 @@ fn taken(advice: memmap2::Advice, result: io::Result<()>) -> io::Result<()> {
     }
     let _ = advice;
     result
+}
+
+/// Returns which pages of a range of a map lie in memory.
+///
+/// # Safety
+/// A map of `mapped` bytes starts at `address` and lives.
+unsafe fn resident(address: *const u8, mapped: usize, offset: usize, length: usize) -> Option<Residency> {
+    if offset.checked_add(length).is_none_or(|end| end > mapped) {
+        return None;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: a query without arguments that live in memory.
+        let page_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+        if length == 0 {
+            return Some(Residency { page_bytes, pages: Vec::new() });
+        }
+        let first = offset / page_bytes * page_bytes;
+        let bytes = offset + length - first;
+        let mut pages = vec![0u8; bytes.div_ceil(page_bytes)];
+        // SAFETY: the range was checked to lie in the live mapping, which starts at a page; so `first`, a multiple of
+        // the page size, is page-aligned and inside, and `bytes` ends inside. `pages` has one byte for each page from
+        // there on, as mincore(2) asks. The mapping is only read.
+        let status = unsafe {
+            let start = address.add(first).cast_mut();
+            libc::mincore(start.cast(), bytes, pages.as_mut_ptr())
+        };
+        let pages = pages.into_iter().map(|page| page & 1 != 0).collect();
+        (status == 0).then_some(Residency { page_bytes, pages })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = address;
+        None
+    }
 }
 
 /// Opens an index that is kept in a file, by mapping it: in the same time whatever its size, and only what is looked at is read.

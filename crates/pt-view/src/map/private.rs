@@ -8,7 +8,7 @@ use super::check_range;
 use crate::cache::CachedFile;
 use crate::error::{Obstacle, Result};
 use crate::mapping::{Mapping, map_error};
-use crate::residency::Advice;
+use crate::residency::{Advice, Residency};
 use crate::view::TensorView;
 
 /// A file mapped copy-on-write: a page that is written to becomes this process's own, and the file stays as it is.
@@ -98,6 +98,12 @@ impl PrivateMap {
             tensor.refused(Obstacle::OutsideFile { start, end, length: self.len() as u64 })
         })?;
         Ok(ptr::slice_from_raw_parts_mut(self.as_mut_ptr().wrapping_add(start), length))
+    }
+
+    /// Returns which pages of a range lie in memory now; see [`Map::resident`](crate::Map::resident).
+    pub fn resident(&self, offset: usize, length: usize) -> Option<Residency> {
+        // SAFETY: the map lives as long as `self`.
+        unsafe { super::resident(self.map.as_ptr(), self.map.len(), offset, length) }
     }
 
     /// Says how a range will be used. A hint: platforms without it do nothing, and neither does [`Advice::DontNeed`], which
