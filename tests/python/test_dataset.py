@@ -189,12 +189,13 @@ class TestWhatIsASample:
         assert [sample["t"].item() for sample in ptview.Dataset(given, mode="row")] == expected
 
     def test_through_an_index(self, tmp_path):
-        files = folders.write(tmp_path / "data", 6, folders.simple)
-        index = tmp_path / "data.ptidx"
-        ptview.index(tmp_path / "data", output=index)
-        data = ptview.Dataset(index)
-        assert data.files == files
-        assert_same_object(list(data), loaded(files))
+        files = folders.write(tmp_path, 6, folders.simple)
+        (report,) = ptview.index(tmp_path)
+        folders.write(tmp_path, 7, folders.simple)
+        for data in [ptview.Dataset(report.path), ptview.Dataset(tmp_path)]:
+            # What came later is not in it.
+            assert data.files == files
+            assert_same_object(list(data), loaded(files))
 
 
 class TestBatches:
