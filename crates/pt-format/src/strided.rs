@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn neighbours_that_lie_as_one_dimension_are_joined() {
-        assert_eq!(coalesce(&[2, 3, 4], &[12, 4, 1]), (vec![24], vec![1]));
-        assert_eq!(coalesce(&[2, 1, 4], &[8, 77, 1]), (vec![2, 4], vec![8, 1]));
-        assert_eq!(coalesce(&[5, 5], &[0, 0]), (vec![25], vec![0]));
+        assert_eq!(coalesce(&[2, 3, 4], &[12, 4, 1]), (Few::from_vec(vec![24]), Few::from_vec(vec![1])));
+        assert_eq!(coalesce(&[2, 1, 4], &[8, 77, 1]), (Few::from_vec(vec![2, 4]), Few::from_vec(vec![8, 1])));
+        assert_eq!(coalesce(&[5, 5], &[0, 0]), (Few::from_vec(vec![25]), Few::from_vec(vec![0])));
     }
 }
