@@ -6,14 +6,13 @@ numpy is always there; torch is imported when the first tensor is made, and only
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from ptview._errors import TensorError
 
-Framework = Literal["torch", "numpy"]
+Framework: TypeAlias = Literal["torch", "numpy"]
 #: Makes an array or a tensor of memory, the byte it begins at, and its shape.
 View = Callable[[Any, int, Sequence[int]], Any]
 
@@ -43,7 +42,6 @@ def fixed_view(dtype: str, start: int, shape: Sequence[int], framework: Framewor
     return lambda memory: from_numpy(ndarray(place, raw, memory, start))
 
 
-@cache
 def view_of(dtype: str, framework: Framework) -> View:
     """Returns what makes arrays or tensors of a dtype, without copying."""
     return _torch_view(dtype) if framework == "torch" else _numpy_view(dtype)

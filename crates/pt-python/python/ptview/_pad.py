@@ -1,12 +1,12 @@
 """What becomes of samples that differ in length."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ptview._ptview import Layout
 
-Mode = Literal["constant", "zero", "reflect", "replicate"]
-Side = Literal["right", "left"]
+Mode: TypeAlias = Literal["constant", "zero", "reflect", "replicate"]
+Side: TypeAlias = Literal["right", "left"]
 
 
 @dataclass(frozen=True)

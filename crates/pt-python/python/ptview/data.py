@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from ptview._pad import Pad, Ragged, RaggedLayout
 from ptview._ptview import Layout, Plan, Samples
 from ptview._structure import Recipe, decorate, find
 
-Mode = Literal["file", "row", "tensor"]
+Mode: TypeAlias = Literal["file", "row", "tensor"]
 #: Where a field begins, its shape, the lengths of its samples, where they begin, and where its mask begins.
 Place = tuple[int, tuple[int, ...], list[int] | None, list[int] | None, int | None]
 Path = str | os.PathLike[str]

@@ -134,6 +134,7 @@ impl Samples {
     }
 
     /// Name, dtype, shape of the longest sample, and whether samples differ in length.
+    #[allow(clippy::type_complexity)]
     #[getter]
     fn fields<'py>(&self, py: Python<'py>) -> Result<Vec<(String, &'static str, Bound<'py, PyTuple>, bool)>> {
         let data = self.data();
