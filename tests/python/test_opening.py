@@ -38,7 +38,7 @@ def test_a_file_is_a_mapping(path) -> None:
         assert "half" in file
         assert "none" not in file
         assert file.get("none") is None
-        with pytest.raises(KeyError, match=r"no tensor `embe`; there are 3, such as") as caught:
+        with pytest.raises(KeyError, match=r"no tensor `embe`; there are 3, such as `embed`") as caught:
             file["embe"]
         assert isinstance(caught.value, ptview.Error)
         tensor = file["embed"]

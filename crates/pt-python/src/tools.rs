@@ -256,7 +256,7 @@ pub(crate) fn globals(
             Verdict::Opaque => "opaque",
             Verdict::Dangerous => "dangerous",
         };
-        (global.module, global.name, verdict, global.references as u64, global.calls as u64)
+        (global.module, global.name, verdict, global.references, global.calls)
     });
     Ok((rows.collect(), audit.problem.map(|problem| problem.to_string())))
 }

@@ -1,7 +1,7 @@
 """PyTorch files opened without PyTorch: lazy, memory-mapped, indexed.
 
-:func:`load` is ``torch.load`` for those who want the whole object, :func:`open` gives the tensors of a checkpoint by name,
-none of them read before it is asked for. torch is imported only where a torch tensor is asked for.
+:func:`load` is ``torch.load`` for those who want the whole object, :func:`open` gives the tensors of a checkpoint by
+name, none of them read before it is asked for. torch is imported only where a torch tensor is asked for.
 """
 
 from typing import TYPE_CHECKING, Any

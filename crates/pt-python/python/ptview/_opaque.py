@@ -8,11 +8,12 @@ __all__ = ["Opaque"]
 
 @final
 class Opaque:
-    """An object, a class or a function of a file, as two names and what was given to them: nothing was imported or called.
+    """An object, a class or a function of a file: its name and what was given to it. Nothing was imported or called.
 
-    ``cls`` is the name of the class or function, ``args`` what it was called with (empty too for a class that was saved as
-    such), ``state`` what was set on the object afterwards: usually a dict of attributes, which are then attributes here too.
-    ``items`` and ``entries`` are what was appended to it or set in it, for subclasses of list and dict.
+    ``cls`` is the name of the class or function, ``args`` what it was called with (empty too for a class that was
+    saved as such), ``state`` what was set on the object afterwards: usually a dict of attributes, which are then
+    attributes here too. ``items`` and ``entries`` are what was appended to it or set in it, for subclasses of list
+    and dict.
 
     >>> from ptview import Opaque
     >>> Opaque("my.package.Config")
@@ -48,9 +49,7 @@ class Opaque:
         for attributes in state if isinstance(state, tuple) else (state,):
             if isinstance(attributes, Mapping) and name in attributes:
                 return attributes[name]
-        raise AttributeError(
-            f"{self.cls} (not loaded) has no attribute {name!r} in this file"
-        )
+        raise AttributeError(f"{self.cls} (not loaded) has no attribute {name!r} in this file")
 
     def __repr__(self) -> str:
         return f"<ptview.Opaque {self.cls}>"

@@ -1,6 +1,7 @@
 """The Rust half of ptview."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from types import EllipsisType
 from typing import Any, Literal, TypeAlias, final
@@ -49,13 +50,11 @@ def index(
 def verify(
     path: str | os.PathLike[str],
     deep: bool,
-    show: Callable[[int, int], object] | None = None,
+    show: Callable[[int, int], object] | None,
 ) -> dict[str, Any]: ...
 def globals(
     path: str | os.PathLike[str],
-) -> tuple[
-    list[tuple[str, str, Literal["known", "opaque", "dangerous"], int, int]], str | None
-]: ...
+) -> tuple[list[tuple[str, str, Literal["known", "opaque", "dangerous"], int, int]], str | None]: ...
 
 @final
 class OpenFile:
@@ -72,7 +71,8 @@ class OpenFile:
 @final
 class Region:
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class Tensor:
@@ -97,9 +97,7 @@ class Tensor:
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]: ...
     def torch(self) -> Any: ...
     def prefetch(self) -> None: ...
-    def __array__(
-        self, dtype: Any = None, copy: bool | None = None
-    ) -> np.ndarray[Any, np.dtype[Any]]: ...
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, np.dtype[Any]]: ...
     def __dlpack__(
         self,
         *,
@@ -109,7 +107,8 @@ class Tensor:
         copy: bool | None = None,
     ) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
     def __len__(self) -> int: ...
     def __getitem__(
         self,

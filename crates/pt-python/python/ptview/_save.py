@@ -18,10 +18,11 @@ _numbers = count()
 def save(obj: Any, path: str | os.PathLike[str]) -> None:
     """Writes an object to a file that ``torch.load(path, weights_only=True)`` reads.
 
-    Dicts, lists, tuples, None, bool, int (of 64 bits), float and str, numpy arrays and scalars, torch tensors and parameters,
-    and :class:`ptview.Tensor`. Arrays become tensors. Tensors that share a storage share it in the file; one that has a storage
-    to itself is written contiguous, and no more than its own elements. Subclasses of dict, list and tuple become plain ones.
-    torch is not imported. The file is written whole or not at all: under another name, synced, renamed.
+    Dicts, lists, tuples, None, bool, int (of 64 bits), float and str, numpy arrays and scalars, torch tensors and
+    parameters, and :class:`ptview.Tensor`. Arrays become tensors. Tensors that share a storage share it in the file;
+    one that has a storage to itself is written contiguous, and no more than its own elements. Subclasses of dict,
+    list and tuple become plain ones. torch is not imported. The file is written whole or not at all: under another
+    name, synced, renamed.
 
     >>> import numpy, ptview
     >>> ptview.save({"x": numpy.arange(3), "label": 7}, "sample.pt")
@@ -68,15 +69,8 @@ def _describe_numpy(array: np.ndarray[Any, np.dtype[Any]]) -> dict[str, Any]:
 
 
 def _describe_torch(torch: Any, tensor: Any) -> dict[str, Any]:
-    if (
-        tensor.layout is not torch.strided
-        or tensor.is_quantized
-        or tensor.is_meta
-        or tensor.is_nested
-    ):
-        raise Error(
-            "only strided tensors with values can be saved; torch.save writes others"
-        )
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
+        raise Error("only strided tensors with values can be saved; torch.save writes others")
     plain = tensor.detach().resolve_conj().resolve_neg().cpu()
     storage = plain.untyped_storage()
     return {

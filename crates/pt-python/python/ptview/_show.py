@@ -25,20 +25,14 @@ def as_text(file: "File") -> str:
         )
         for row in rows
     ]
-    return "\n".join(
-        [f"<ptview.File {file.path!r}, {_count(file)}>", *lines, *_rest(file)]
-    )
+    return "\n".join([f"<ptview.File {file.path!r}, {_count(file)}>", *lines, *_rest(file)])
 
 
 def as_html(file: "File") -> str:
     """The same for notebooks."""
 
     def row(cells: Sequence[str], tag: str) -> str:
-        return (
-            "<tr>"
-            + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
-            + "</tr>"
-        )
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     body = "".join(row(cells, "td") for cells in _rows(file))
     caption = escape(f"{file.path}, {_count(file)}")

@@ -74,10 +74,10 @@ def index(
 ) -> list[IndexReport]:
     """Builds the index of each file or folder, and keeps it beside the file or in the folder.
 
-    Files of a folder whose size and time are those of its earlier index are not opened again, unless ``full``. ``include`` and
-    ``exclude`` are globs of relative paths. With ``on_error="skip"`` files that cannot be parsed are listed in the report.
-    ``jobs`` threads parse; 0: as many as there are cores. Shows a bar if ``tqdm`` is installed; an interrupt stops the work and
-    leaves the earlier index.
+    Files of a folder whose size and time are those of its earlier index are not opened again, unless ``full``.
+    ``include`` and ``exclude`` are globs of relative paths. With ``on_error="skip"`` files that cannot be parsed are
+    listed in the report. ``jobs`` threads parse; 0: as many as there are cores. Shows a bar if ``tqdm`` is installed;
+    an interrupt stops the work and leaves the earlier index.
 
     >>> import ptview
     >>> ptview.index("samples")[0].files
@@ -87,15 +87,13 @@ def index(
     for path in _several(paths):
         with _bar(f"indexing {os.fspath(path)}", progress) as show:
             fail = on_error == "fail"
-            report = _ptview.index(
-                path, list(include), list(exclude), follow_links, full, fail, jobs, show
-            )
+            report = _ptview.index(path, list(include), list(exclude), follow_links, full, fail, jobs, show)
         reports.append(IndexReport(**report))
     return reports
 
 
 def verify(path: Path, *, deep: bool = False, progress: bool = True) -> Contents:
-    """Compares files with their index and, if ``deep``, every record with its checksum, which ``torch.load`` never does.
+    """Compares files with their index and, if ``deep``, every record with its checksum: ``torch.load`` never does.
 
     ``path`` is an index, a folder that has one, or a data file. The result is true where nothing is wrong.
 
@@ -120,9 +118,7 @@ def globals(path: Path) -> list[Global]:
     if problem is not None:
         from ptview._errors import FormatError
 
-        raise FormatError(
-            f"{os.fspath(path)}: not judged to its end: {problem}; so far: {rows}"
-        )
+        raise FormatError(f"{os.fspath(path)}: not judged to its end: {problem}; so far: {rows}")
     return [Global(*row) for row in rows]
 
 

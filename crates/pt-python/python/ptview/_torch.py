@@ -28,19 +28,15 @@ def window(
 ) -> torch.Tensor:
     """Looks into a storage that was checked to be large enough."""
     empty = torch.empty(0, dtype=dtype, device=storage.device)
-    return empty.set_(storage, offset, size, stride)  # type: ignore[call-overload, no-any-return]
+    return empty.set_(storage, offset, size, stride)
 
 
-def meta(
-    dtype: torch.dtype, size: tuple[int, ...], stride: tuple[int, ...]
-) -> torch.Tensor:
+def meta(dtype: torch.dtype, size: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
     """Makes a tensor without bytes."""
     return torch.empty_strided(size, stride, dtype=dtype, device="meta")
 
 
-def typed_storage(
-    storage: torch.UntypedStorage, dtype: torch.dtype
-) -> torch.TypedStorage:
+def typed_storage(storage: torch.UntypedStorage, dtype: torch.dtype) -> torch.TypedStorage:
     """Makes a storage that was saved as such."""
     return torch.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
 
@@ -63,7 +59,7 @@ def quantized(
     """Makes integers with their scale and zero point."""
     scheme = getattr(torch, quantizer["scheme"])
     if "axis" in quantizer:
-        parameters = (
+        parameters: tuple[Any, ...] = (
             scheme,
             quantizer["scales"],
             quantizer["zero_points"],
@@ -72,9 +68,7 @@ def quantized(
     else:
         parameters = (scheme, quantizer["scale"], quantizer["zero_point"])
     typed = typed_storage(storage, dtype)
-    return torch._utils._rebuild_qtensor(
-        typed, offset, size, stride, parameters, False, {}
-    )  # type: ignore[no-any-return]
+    return torch._utils._rebuild_qtensor(typed, offset, size, stride, parameters, False, {})
 
 
 def composite(
@@ -87,17 +81,11 @@ def composite(
     """Makes a tensor of several parts. Indices are checked, as torch reads through them without looking."""
     match layout:
         case "sparse_coo":
-            tensor = torch.sparse_coo_tensor(
-                parts["#indices"], parts["#values"], size, check_invariants=True
-            )
-            return tensor._coalesced_(coalesced) if coalesced is not None else tensor  # type: ignore[attr-defined]
+            tensor = torch.sparse_coo_tensor(parts["#indices"], parts["#values"], size, check_invariants=True)
+            return tensor._coalesced_(coalesced) if coalesced is not None else tensor
         case "sparse_csr" | "sparse_bsr" | "sparse_csc" | "sparse_bsc":
             by_row = layout in ("sparse_csr", "sparse_bsr")
-            compressed, plain = (
-                ("#crow_indices", "#col_indices")
-                if by_row
-                else ("#ccol_indices", "#row_indices")
-            )
+            compressed, plain = ("#crow_indices", "#col_indices") if by_row else ("#ccol_indices", "#row_indices")
             return torch.sparse_compressed_tensor(
                 parts[compressed],
                 parts[plain],
@@ -107,9 +95,7 @@ def composite(
                 check_invariants=True,
             )
         case "nested_strided":
-            return _nested(
-                parts["#buffer"], parts["#sizes"], parts["#strides"], parts["#offsets"]
-            )
+            return _nested(parts["#buffer"], parts["#sizes"], parts["#strides"], parts["#offsets"])
         case "nested_jagged":
             return _jagged(parts)
         case _:
@@ -123,12 +109,8 @@ def _nested(
     offsets: torch.Tensor,
 ) -> torch.Tensor:
     ends = [
-        offset
-        + sum((size - 1) * step for size, step in zip(row, steps, strict=True))
-        + 1
-        for row, steps, offset in zip(
-            sizes.tolist(), strides.tolist(), offsets.tolist(), strict=True
-        )
+        offset + sum((size - 1) * step for size, step in zip(row, steps, strict=True)) + 1
+        for row, steps, offset in zip(sizes.tolist(), strides.tolist(), offsets.tolist(), strict=True)
         if 0 not in row
     ]
     numbers = (
@@ -138,7 +120,7 @@ def _nested(
     )
     if min(numbers, default=0) < 0 or max(ends, default=0) > buffer.numel():
         raise TensorError("a nested tensor leaves its buffer")
-    return torch._nested_view_from_buffer(buffer, sizes, strides, offsets)  # type: ignore[attr-defined, no-any-return]
+    return torch._nested_view_from_buffer(buffer, sizes, strides, offsets)
 
 
 def _jagged(parts: dict[str, Any]) -> torch.Tensor:
@@ -149,21 +131,12 @@ def _jagged(parts: dict[str, Any]) -> torch.Tensor:
     )
     dim = parts.get("_ragged_idx", 1)
     starts = offsets.tolist()
-    ends = (
-        starts[1:]
-        if lengths is None
-        else [s + n for s, n in zip(starts, lengths.tolist(), strict=False)]
-    )
+    ends = starts[1:] if lengths is None else [s + n for s, n in zip(starts, lengths.tolist(), strict=False)]
     steps = zip(starts, ends, strict=False)
     room = values.shape[dim - 1] if 1 <= dim <= values.dim() else -1
-    if (
-        any(start < 0 or end < start for start, end in steps)
-        or max(ends, default=0) > room
-    ):
+    if any(start < 0 or end < start for start, end in steps) or max(ends, default=0) > room:
         raise TensorError("a jagged tensor leaves its values")
-    return torch.nested.nested_tensor_from_jagged(
-        values, offsets, lengths, jagged_dim=dim
-    )
+    return torch.nested.nested_tensor_from_jagged(values, offsets, lengths, jagged_dim=dim)
 
 
 def dressed(
