@@ -128,6 +128,8 @@ impl Offsets {
 
 #[cfg(test)]
 mod tests {
+    use smallvec::smallvec;
+
     use super::*;
 
     fn copied(count: u8, shape: &[u64], stride: &[u64]) -> Vec<u8> {
@@ -150,8 +152,8 @@ mod tests {
 
     #[test]
     fn neighbours_that_lie_as_one_dimension_are_joined() {
-        assert_eq!(coalesce(&[2, 3, 4], &[12, 4, 1]), (vec![24], vec![1]));
-        assert_eq!(coalesce(&[2, 1, 4], &[8, 77, 1]), (vec![2, 4], vec![8, 1]));
-        assert_eq!(coalesce(&[5, 5], &[0, 0]), (vec![25], vec![0]));
+        assert_eq!(coalesce(&[2, 3, 4], &[12, 4, 1]), (smallvec![24], smallvec![1]));
+        assert_eq!(coalesce(&[2, 1, 4], &[8, 77, 1]), (smallvec![2, 4], smallvec![8, 1]));
+        assert_eq!(coalesce(&[5, 5], &[0, 0]), (smallvec![25], smallvec![0]));
     }
 }

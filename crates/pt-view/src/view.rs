@@ -243,22 +243,14 @@ impl<'a> TensorView<'a> {
         if out.len() as u64 != needs {
             return Err(self.refused(Obstacle::BufferLength { needs, has: out.len() as u64 }));
         }
-        let in_place = place.record.is_stored() && geometry::is_contiguous(place.shape, place.stride);
-        if self.file.bytes.is_none() && in_place {
+        let (dims, itemsize) = ((place.shape, place.stride), place.dtype.itemsize());
+        if self.file.bytes.is_none() && place.record.is_stored() {
             self.check_header(&place)?;
             let start = place.record.data_offset.saturating_add(place.start);
-            self.file.read_exact(out, start).map_err(|obstacle| self.refused(obstacle))?;
-        } else if self.file.bytes.is_none() && place.record.is_stored() {
-            // That the file has so many bytes was checked with the place.
-            self.check_header(&place)?;
-            spare.clear();
-            spare.resize(place.length as usize, 0);
-            let start = place.record.data_offset.saturating_add(place.start);
-            self.file.read_exact(spare, start).map_err(|obstacle| self.refused(obstacle))?;
-            copy_strided(spare, place.shape, place.stride, place.dtype.itemsize(), out);
+            let read = self.file.read_strided(start, dims, itemsize, spare, out);
+            read.map_err(|obstacle| self.refused(obstacle))?;
         } else {
-            let bytes = self.decoded(&place)?;
-            copy_strided(&bytes, place.shape, place.stride, place.dtype.itemsize(), out);
+            copy_strided(&self.decoded(&place)?, dims.0, dims.1, itemsize, out);
         }
         finish(&place, out);
         Ok(())
