@@ -5,8 +5,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ptview._ptview import Layout
 
-Mode: TypeAlias = Literal["constant", "zero", "reflect", "replicate"]
-Side: TypeAlias = Literal["right", "left"]
+_Mode: TypeAlias = Literal["constant", "zero", "reflect", "replicate"]
+_Side: TypeAlias = Literal["right", "left"]
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class Pad:
     """How samples are made equally long; made by :func:`pad`."""
 
     to: int | Literal["longest"] = "longest"
-    mode: Mode = "constant"
+    mode: _Mode = "constant"
     value: float = 0
-    side: Side = "right"
+    side: _Side = "right"
     truncate: bool = True
     lengths: bool | str = False
     mask: bool | str = False
@@ -57,9 +57,9 @@ class Ragged(NamedTuple):
 def pad(
     to: int | Literal["longest"] = "longest",
     *,
-    mode: Mode = "constant",
+    mode: _Mode = "constant",
     value: float = 0,
-    side: Side = "right",
+    side: _Side = "right",
     truncate: bool = True,
     lengths: bool | str = False,
     mask: bool | str = False,

@@ -109,7 +109,7 @@ def _mapping(keys: list[Any], values: list[int | Build], kind: type[dict[Any, An
     if len(values) > 1 and all(isinstance(value, int) for value in values):
         get = itemgetter(*values)
         # As many values as keys; to have it checked costs a tenth of what it takes to build a sample.
-        return lambda all_values: kind(zip(keys, get(all_values)))
+        return lambda all_values: kind(zip(keys, get(all_values)))  # noqa: B905
     pairs = list(zip(keys, map(_function, values), strict=True))
     return lambda all_values: kind([(key, build(all_values)) for key, build in pairs])
 
