@@ -12,7 +12,7 @@ import numpy as np
 
 from ptview._errors import TensorError
 
-_Framework: TypeAlias = Literal["torch", "numpy"]
+_Framework: TypeAlias = Literal["torch"] | Literal["numpy"]
 #: Makes an array or a tensor of memory, the byte it begins at, and its shape.
 View = Callable[[Any, int, Sequence[int]], Any]
 

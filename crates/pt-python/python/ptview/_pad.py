@@ -5,8 +5,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ptview._ptview import Layout
 
-_Mode: TypeAlias = Literal["constant", "zero", "reflect", "replicate"]
-_Side: TypeAlias = Literal["right", "left"]
+_Mode: TypeAlias = Literal["constant"] | Literal["zero"] | Literal["reflect"] | Literal["replicate"]
+_Side: TypeAlias = Literal["right"] | Literal["left"]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ptview._pad import Pad, Ragged, RaggedLayout
 from ptview._ptview import Layout, Plan, Samples
 from ptview._structure import Recipe, decorate, find
 
-_Mode: TypeAlias = Literal["file", "row", "tensor"]
+_Mode: TypeAlias = Literal["file"] | Literal["row"] | Literal["tensor"]
 #: Where a field begins, its shape, the lengths of its samples, where they begin, and where its mask begins.
 Place = tuple[int, tuple[int, ...], list[int] | None, list[int] | None, int | None]
 Path = str | os.PathLike[str]
