@@ -137,6 +137,7 @@ impl Samples {
     }
 
     /// Name, dtype, shape of the longest sample, and whether samples differ in length.
+    #[allow(clippy::type_complexity)]
     #[getter]
     fn fields<'py>(&self, py: Python<'py>) -> Result<Vec<FieldRow<'py>>> {
         let data = self.data();
