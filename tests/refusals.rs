@@ -67,7 +67,9 @@ fn bytes_that_are_not_the_values_are_copied_on_request() {
             .map(|(row, view)| (view.name().to_owned(), row))
             .collect()
     };
-    let kinds: [(&File, fn(&Obstacle) -> bool, &[&str]); 4] = [
+    /// Whether an obstacle is the one looked for, and what its message must name.
+    type Kind<'f> = (&'f File, fn(&Obstacle) -> bool, &'f [&'f str]);
+    let kinds: [Kind<'_>; 4] = [
         (&big, |found| *found == Obstacle::ForeignEndian, &["to_cow", "read_into"]),
         (&lent("zip/deflate.pt"), |found| *found == Obstacle::Compressed, &["to_cow", "read_into"]),
         (&lent("zip/conj_neg.pt"), |found| matches!(found, Obstacle::LazyBit(_)), &["to_cow", "read_into"]),

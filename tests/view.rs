@@ -269,7 +269,7 @@ fn rows_are_borrowed_one_after_the_other() {
 #[test]
 fn strided_parts_are_read_as_they_are_borrowed() {
     const BYTES: u64 = 3 << 20;
-    let storage = Storage::new((0..BYTES).map(|at| (at * at >> 7) as u8).collect::<Vec<_>>());
+    let storage = Storage::new((0..BYTES).map(|at| ((at * at) >> 7) as u8).collect::<Vec<_>>());
     let tensor = |shape: &[u64], stride: &[u64], offset| {
         Object::from(Tensor::strided(DType::Int16, shape, stride, offset, &storage).unwrap())
     };
