@@ -3,11 +3,13 @@
 import doctest
 import importlib
 import pkgutil
+from typing import Any
 
 import numpy as np
 import ptview
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +25,29 @@ def files(tmp_path, monkeypatch) -> None:
         ptview.save({"x": np.arange(4), "y": number}, f"samples/{number}.pt")
 
 
+@pytest.fixture
+def names(tmp_path) -> dict[str, Any]:
+    """The names that the examples of data sets use."""
+    (tmp_path / "labelled").mkdir()
+    for number, (label, split) in enumerate([(7, "train"), (1, "train"), (7, "test"), (2, "test")]):
+        sample = {"x": np.arange(4, dtype=np.float32), "label": label, "split": split, "meta": {"year": 2019 + number}}
+        ptview.save(sample, tmp_path / "labelled" / f"{number}.pt")
+    data = ptview.Dataset(tmp_path / "labelled")
+    return {
+        "ptview": ptview,
+        "torch": torch,
+        "np": np,
+        "DataLoader": DataLoader,
+        "data": data,
+        "train": lambda batch: None,
+    }
+
+
 @pytest.mark.parametrize(
     "name", ["ptview", *(module.name for module in pkgutil.iter_modules(ptview.__path__, "ptview."))]
 )
-def test_examples(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+def test_examples(name: str, names: dict[str, Any]) -> None:
+    assert doctest.testmod(importlib.import_module(name), extraglobs=names).failed == 0
 
 
 def test_everything_public_is_documented() -> None:

@@ -273,9 +273,13 @@ class Dataset:
         """Returns the data set of the samples whose scalars are as they should be. No file is opened.
 
         >>> data.filter(label=7)
-        >>> data.filter(label=[1, 7], split="train")
-        >>> data.filter({"meta.year": lambda year: year > 2020})
-        >>> data.filter(data.column("label") % 2 == 0)
+        ptview.Dataset(2 samples; x: float32 [4], label, split, meta.year)
+        >>> data.filter(label=[1, 2], split="train")
+        ptview.Dataset(1 samples; x: float32 [4], label, split, meta.year)
+        >>> len(data.filter({"meta.year": lambda year: year > 2020}))
+        2
+        >>> len(data.filter(data.column("label") % 2 == 0))
+        1
 
         Args:
             where: Columns and what is wanted of them: a value, a list, set or array of values, or a function of a

@@ -28,8 +28,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Any]):
     the same order however many they are.
 
     >>> batches = ptview.IterableDataset(data, batch_size=256, shuffle=True, window=4096)
-    >>> loader = DataLoader(batches, batch_size=None, num_workers=4)
-    >>> for epoch in range(10):
+    >>> loader = DataLoader(batches, batch_size=None, num_workers=2)
+    >>> for epoch in range(2):
     ...     batches.set_epoch(epoch)
     ...     for batch in loader:
     ...         train(batch)

@@ -29,7 +29,7 @@ class Loader:
     theirs.
 
     >>> loader = ptview.Loader(data, batch_size=256, shuffle=True, seed=42)
-    >>> for epoch in range(10):
+    >>> for epoch in range(2):
     ...     for batch in loader:
     ...         train(batch)
 
