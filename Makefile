@@ -1,12 +1,14 @@
-# Everything a contributor runs. `make test` needs Rust and Python 3.10 or newer, and installs the rest into .venv.
+# Everything a contributor runs. `make test` needs Rust and Python 3.11 or newer, and installs the rest into .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The Python tests and CI's timings want the optimised binary.
 PTVIEW := target/release/ptview
+PACKAGE := crates/pt-python/python
+PYTHON_SOURCES := tests/python testdata/generate $(PACKAGE)
 
-.PHONY: test test-rust test-python lint miri bench demo fixtures clean
+.PHONY: test test-rust test-python python lint miri bench demo fixtures clean
 
 test: lint test-rust test-python
 
@@ -25,12 +27,18 @@ test-rust:
 	fi
 
 ## Python: real torch is the judge.
-test-python: $(VENV)/.installed
+test-python: $(VENV)/.installed python
 	cargo build --release --quiet --bin ptview --example write_samples
-	$(BIN)/ruff check tests/python testdata/generate
-	$(BIN)/ruff format --check tests/python testdata/generate
+	$(BIN)/ruff check $(PYTHON_SOURCES)
+	$(BIN)/ruff format --check $(PYTHON_SOURCES)
+	$(BIN)/mypy --config-file $(PACKAGE)/../pyproject.toml $(PACKAGE)/ptview
+	$(BIN)/python -m mypy.stubtest ptview --mypy-config-file $(PACKAGE)/../pyproject.toml
 	PTVIEW=$(abspath $(PTVIEW)) WRITE_SAMPLES=$(abspath target/release/examples/write_samples) \
 		$(BIN)/python -m pytest tests/python -q -rs
+
+## The package `ptview`, built for .venv; its Python half is used where it stands.
+python: $(VENV)/.installed
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 
 $(VENV)/.installed: tests/python/requirements.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -1,7 +1,8 @@
-//! Gathering batches, beside what nobody can undercut: a `memcpy`, and open, read, close of every file.
+//! Gathering batches, beside what nobody can undercut: a `memcpy`; open, read, close of every file; a bare map.
 //!
-//! `cargo bench --bench loader`. Files are made once, in the target folder; the page cache is warm. Every figure is the median
-//! of rounds in which the candidates take turns.
+//! `cargo bench --bench loader [PART…]`. Files are made once, in the target folder. Warm parts find them in the page cache, the
+//! cold part drops them from it. Every figure is the median of rounds in which the candidates take turns; floors run on
+//! as many threads as what is beside them.
 
 mod common;
 
@@ -12,42 +13,100 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pt_format::write::{self, Object, Tensor};
-use pt_loader::{Batch, DataSet, Options, Permutation, Ragged, Unit};
+use pt_loader::{Batch, DataSet, Options, Pad, Permutation, Ragged, Unit};
+use pt_view::{Access, FileCache};
+use rayon::prelude::*;
 
 use crate::common::folder_of_samples;
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 const BATCH: usize = 256;
 
-/// Times the candidates in turns and shows their medians, each beside the first.
-fn show(what: &str, per_round: usize, candidates: &mut [(&str, &mut dyn FnMut(usize))]) {
-    println!("\n{what}");
+fn main() {
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let parts: [(&str, fn(&Path)); 5] = [
+        ("one-file", one_file),
+        ("many-files", many_files),
+        ("rows", rows),
+        ("single", single),
+        ("ragged", ragged),
+    ];
+    println!("{:<66} {:>10}  {:>12}  {:>6}", "", "median µs", "µs a sample", "ratio");
+    for (name, run) in parts {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            run(folder);
+        }
+    }
+}
+
+type Candidate<'c> = (&'c str, &'c mut dyn FnMut(usize));
+
+/// Times the candidates in turns and shows their medians, each beside the first. Each gets the number of the round, shifted by
+/// its own place: so that none finds in the processor's cache what the one before it has read.
+fn show(what: &str, per_round: usize, candidates: &mut [Candidate<'_>]) {
+    println!("{what}");
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); candidates.len()];
     for round in 0..=ROUNDS {
-        for ((_, run), times) in candidates.iter_mut().zip(&mut times) {
+        for (place, ((_, run), times)) in candidates.iter_mut().zip(&mut times).enumerate() {
             let start = Instant::now();
-            run(round);
+            run((round + 8 * place) % (ROUNDS + 1));
             // The first round warms up.
             if round > 0 {
                 times.push(start.elapsed());
             }
         }
     }
-    let medians: Vec<f64> = times
-        .into_iter()
-        .map(|mut times| {
-            times.sort();
-            times[times.len() / 2].as_secs_f64()
-        })
-        .collect();
+    let medians: Vec<f64> = times.into_iter().map(median).collect();
     for ((name, _), median) in candidates.iter().zip(&medians) {
         let micros = median * 1e6;
         let each = micros / per_round as f64;
-        println!("  {name:<44} {micros:>10.1} µs  {each:>8.2} µs a sample  {:.2}x", median / medians[0]);
+        println!("  {name:<64} {micros:>10.1}  {each:>12.3}  {:>5.2}x", median / medians[0]);
     }
 }
 
-fn rows_of_16_kib(folder: &Path) -> PathBuf {
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64()
+}
+
+/// Samples of each round.
+fn orders(samples: usize, count: usize) -> Vec<Vec<usize>> {
+    let order = |round| Permutation::new(samples, 7, round as u64);
+    (0..=ROUNDS).map(|round| (0..count).map(|at| order(round).at(at)).collect()).collect()
+}
+
+/// Touches every page that a data set maps: what the first epoch does.
+fn touch(data: &DataSet) {
+    let samples: Vec<usize> = (0..data.len()).collect();
+    let mut batch = Batch::default();
+    for samples in samples.chunks(4096) {
+        data.gather_into(samples, Ragged::Refuse, &mut batch).unwrap();
+    }
+}
+
+fn mapped(data: &DataSet) -> DataSet {
+    let files = FileCache::new(data.root(), data.index().clone());
+    // SAFETY: nobody else writes into the target folder's files while this runs.
+    let files = unsafe { files.with_access(Access::Map) };
+    DataSet::with_files(files, data.options()).unwrap()
+}
+
+fn gather<'d>(
+    data: &'d DataSet,
+    orders: &'d [Vec<usize>],
+    ragged: Ragged,
+    batch: &'d mut Batch,
+) -> impl FnMut(usize) + use<'d> {
+    move |round| {
+        data.gather_into(&orders[round], ragged, batch).unwrap();
+        black_box(&batch);
+    }
+}
+
+/// 256 rows of 16 KiB of one file of 64 MiB.
+fn one_file(folder: &Path) {
     let folder = folder.join("loader-big");
     if !folder.exists() {
         fs::create_dir_all(&folder).unwrap();
@@ -55,10 +114,66 @@ fn rows_of_16_kib(folder: &Path) -> PathBuf {
         let x = Tensor::new::<f32>(&[4096, 4096], &values).unwrap();
         common::save(&folder.join("big.pt"), &Object::dict([("x", x.into())]));
     }
-    folder
+    let read = DataSet::open_with(folder, &Options { unit: Unit::Row, ..Options::default() }).unwrap();
+    let first = read.gather(&[4095]).unwrap();
+    assert_eq!(first.tensor("x").unwrap().as_slice::<f32>().unwrap()[1], (4095 * 4096 + 1) as f32);
+    let map = mapped(&read);
+    touch(&map);
+    let mut heap = vec![1u8; 64 << 20];
+    heap.iter_mut().step_by(64).for_each(|byte| *byte = 2);
+    let mut to = vec![0u8; BATCH * 16384];
+    let orders = orders(4096, BATCH);
+    let halves = to.len() / rayon::current_num_threads();
+    let mut copy = |round: usize| {
+        let from = &heap[round % 15 * to.len()..][..to.len()];
+        to.par_chunks_mut(halves)
+            .zip(from.par_chunks(halves))
+            .for_each(|(to, from)| to.copy_from_slice(from));
+        black_box(&to);
+    };
+    let mut to_rows = vec![0u8; BATCH * 16384];
+    let mut copy_rows = |round: usize| {
+        let pieces = to_rows.par_chunks_mut(16384).zip(&orders[round]).with_min_len(BATCH / 8);
+        pieces.for_each(|(to, row)| to.copy_from_slice(&heap[row * 16384..][..16384]));
+        black_box(&to_rows);
+    };
+    show(
+        "256 x 16 KiB, random rows of one file of 64 MiB, all threads",
+        BATCH,
+        &mut [
+            ("floor: one memcpy of as many bytes of 64 MiB of memory", &mut copy),
+            ("floor: memcpy of those rows of 64 MiB of memory", &mut copy_rows),
+            ("gather_into, mapped", &mut gather(&map, &orders, Ragged::Refuse, &mut Batch::default())),
+            ("gather_into, read", &mut gather(&read, &orders, Ragged::Refuse, &mut Batch::default())),
+        ],
+    );
 }
 
-fn rows_of_1_kib(folder: &Path) -> PathBuf {
+/// 256 of 20,000 small files.
+fn many_files(_: &Path) {
+    let folder = folder_of_samples(20_000);
+    let data = DataSet::open(&folder).unwrap();
+    let orders = orders(data.len(), BATCH);
+    let path = |sample: usize| folder.join(format!("sample_{sample:06}.pt"));
+    let paths: Vec<Vec<PathBuf>> =
+        orders.iter().map(|order| order.iter().map(|&sample| path(sample)).collect()).collect();
+    let mut to = vec![0; BATCH * 16384];
+    let mut read = |round: usize| {
+        let pieces = to.par_chunks_mut(16384).zip(&paths[round]).with_min_len(BATCH / 8);
+        pieces.for_each(|(to, path)| File::open(path).unwrap().read_exact_at(to, 1024).unwrap());
+        black_box(&to);
+    };
+    show(
+        "256 of 20,000 files of one 16 KiB tensor, all threads",
+        BATCH,
+        &mut [
+            ("floor: open, pread, close of each", &mut read),
+            ("gather_into", &mut gather(&data, &orders, Ragged::Refuse, &mut Batch::default())),
+        ],
+    );
+}
+
+fn rows_of_1_kib(folder: &Path) -> (DataSet, Vec<memmap2::Mmap>) {
     let folder = folder.join("loader-rows");
     let done = folder.with_extension("done");
     if !done.exists() {
@@ -71,83 +186,123 @@ fn rows_of_1_kib(folder: &Path) -> PathBuf {
         }
         File::create(done).unwrap();
     }
-    folder
+    let data = DataSet::open_with(&folder, &Options { unit: Unit::Row, ..Options::default() }).unwrap();
+    let maps = (0..200).map(|number| {
+        let file = File::open(folder.join(format!("{number:03}.pt"))).unwrap();
+        // SAFETY: nobody else writes into the target folder's files while this runs.
+        unsafe { memmap2::Mmap::map(&file) }.unwrap()
+    });
+    let maps: Vec<_> = maps.collect();
+    maps.iter().flat_map(|map| map.iter().step_by(4096)).for_each(|byte| _ = black_box(byte));
+    (data, maps)
 }
 
-fn gather<'d>(data: &'d DataSet, batch: &'d mut Batch, size: usize) -> impl FnMut(usize) + use<'d> {
-    move |round| {
-        let order = Permutation::new(data.len(), 7, round as u64);
-        let samples: Vec<usize> = (0..size).map(|at| order.at(at)).collect();
-        data.gather_into(&samples, Ragged::Refuse, batch).unwrap();
-        black_box(&batch);
-    }
+/// Rows start behind 1 KiB of pickle and padding.
+fn row_of(maps: &[memmap2::Mmap], row: usize) -> &[u8] {
+    &maps[row / 1000][1024 + row % 1000 * 1024..][..1024]
 }
 
-fn main() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let rows = Options { unit: Unit::Row, ..Options::default() };
-
-    let data = DataSet::open_with(rows_of_16_kib(folder), &rows).unwrap();
-    let first = data.gather(&[4095]).unwrap();
-    assert_eq!(first.tensor("x").unwrap().as_slice::<f32>().unwrap()[1], (4095 * 4096 + 1) as f32);
-    let (from, mut to) = (vec![1u8; BATCH * 16384], vec![0u8; BATCH * 16384]);
-    let mut batch = Batch::default();
-    show(
-        "256 x 16 KiB, random rows of one file of 64 MiB",
-        BATCH,
-        &mut [
-            ("floor: one memcpy of as many bytes", &mut |_| {
-                black_box(&mut to).copy_from_slice(black_box(&from))
-            }),
-            ("gather_into, all threads", &mut gather(&data, &mut batch, BATCH)),
-        ],
-    );
-
-    let samples = folder_of_samples(20_000);
-    let data = DataSet::open(&samples).unwrap();
-    let mut batch = Batch::default();
-    let mut buffer = vec![0; 16384];
-    show(
-        "256 of 20,000 files of one 16 KiB tensor",
-        BATCH,
-        &mut [
-            ("floor: open, pread, close of each, 1 thread", &mut |round| {
-                let order = Permutation::new(data.len(), 7, round as u64);
-                for at in 0..BATCH {
-                    let path = samples.join(format!("sample_{:06}.pt", order.at(at)));
-                    File::open(path).unwrap().read_exact_at(&mut buffer, 1024).unwrap();
-                    black_box(&buffer);
-                }
-            }),
-            ("gather_into, all threads", &mut gather(&data, &mut batch, BATCH)),
-        ],
-    );
-
-    let folder = rows_of_1_kib(folder);
-    let data = DataSet::open_with(&folder, &rows).unwrap();
-    let maps: Vec<memmap2::Mmap> = (0..200)
-        .map(|number| {
-            let file = File::open(folder.join(format!("{number:03}.pt"))).unwrap();
-            // SAFETY: nobody else writes into the target folder's files while this runs.
-            unsafe { memmap2::Mmap::map(&file) }.unwrap()
-        })
-        .collect();
-    let mut batch = Batch::default();
+fn rows(folder: &Path) {
+    let (read, maps) = rows_of_1_kib(folder);
+    let map = mapped(&read);
+    touch(&map);
+    let orders = orders(200_000, BATCH);
     let mut to = vec![0; BATCH * 1024];
+    let mut copy = |round: usize| {
+        for (to, &row) in to.chunks_exact_mut(1024).zip(&orders[round]) {
+            to.copy_from_slice(row_of(&maps, row));
+        }
+        black_box(&to);
+    };
     show(
-        "random rows of 200 files x 1,000 rows x 1 KiB",
+        "256 random rows of 200 files x 1,000 rows x 1 KiB",
         BATCH,
         &mut [
-            ("floor: raw maps, offsets known", &mut |round| {
-                let order = Permutation::new(200_000, 7, round as u64);
-                for (at, to) in to.chunks_exact_mut(1024).enumerate() {
-                    let row = order.at(at);
-                    let start = 1024 + row % 1000 * 1024;
-                    to.copy_from_slice(&maps[row / 1000][start..start + 1024]);
-                }
-                black_box(&to);
-            }),
-            ("gather_into, batches of 256", &mut gather(&data, &mut batch, BATCH)),
+            ("floor: raw maps, offsets known, 1 thread", &mut copy),
+            ("gather_into, mapped", &mut gather(&map, &orders, Ragged::Refuse, &mut Batch::default())),
+            ("gather_into, read", &mut gather(&read, &orders, Ragged::Refuse, &mut Batch::default())),
+        ],
+    );
+}
+
+/// One sample a call.
+fn single(folder: &Path) {
+    const CALLS: usize = 5000;
+    let (read, maps) = rows_of_1_kib(folder);
+    let map = mapped(&read);
+    touch(&map);
+    let orders = orders(200_000, CALLS);
+    let mut to = vec![0; 1024];
+    let mut copy = |round: usize| {
+        for &row in &orders[round] {
+            to.copy_from_slice(row_of(&maps, row));
+            black_box(&to);
+        }
+    };
+    let one = |data: &DataSet, batch: &mut Batch, round: usize| {
+        for row in &orders[round] {
+            data.gather_into(std::slice::from_ref(row), Ragged::Refuse, batch).unwrap();
+            black_box(&batch);
+        }
+    };
+    let mut lent = vec![0; 1024];
+    let mut lend = |round: usize| {
+        for &row in &orders[round] {
+            lent.copy_from_slice(map.lend(row, 0).unwrap().unwrap());
+            black_box(&lent);
+        }
+    };
+    let (mut batch, mut other) = (Batch::default(), Batch::default());
+    show(
+        "random rows of 200 files x 1,000 rows x 1 KiB, one a call, 1 thread",
+        CALLS,
+        &mut [
+            ("floor: raw maps, offsets known", &mut copy),
+            ("lend, mapped, and copy", &mut lend),
+            ("gather_into, mapped", &mut |round| one(&map, &mut batch, round)),
+            ("gather_into, read", &mut |round| one(&read, &mut other, round)),
+        ],
+    );
+}
+
+/// Samples of 16 to 512 steps, padded to the longest of the batch.
+fn ragged(folder: &Path) {
+    const BATCH: usize = 64;
+    let folder = folder.join("loader-ragged");
+    let done = folder.with_extension("done");
+    if !done.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        for number in 0..1000u64 {
+            let length = 16 + number * 7919 % 497;
+            let values = vec![half::f16::from_f32(number as f32); length as usize * 256];
+            let x = Tensor::new::<half::f16>(&[length, 256], &values).unwrap();
+            let bytes = write::to_vec(&Object::dict([("x", x.into())])).unwrap();
+            fs::write(folder.join(format!("{number:04}.pt")), bytes).unwrap();
+        }
+        File::create(done).unwrap();
+    }
+    let read = DataSet::open(&folder).unwrap();
+    let map = mapped(&read);
+    let orders = orders(1000, BATCH);
+    let ragged = Ragged::Pad(Pad::default());
+    let mut batch = Batch::default();
+    read.gather_into(&orders[0], ragged, &mut batch).unwrap();
+    let bytes = BATCH * 512 * 512;
+    let (from, mut to) = (vec![1u8; bytes], vec![0u8; bytes]);
+    let halves = bytes / rayon::current_num_threads();
+    let mut copy = |_: usize| {
+        to.par_chunks_mut(halves)
+            .zip(from.par_chunks(halves))
+            .for_each(|(to, from)| to.copy_from_slice(from));
+        black_box(&to);
+    };
+    show(
+        "64 ragged samples of f16[16..512, 256], padded to the longest, all threads",
+        BATCH,
+        &mut [
+            ("floor: one memcpy of as many bytes, padding included", &mut copy),
+            ("gather_into, mapped", &mut gather(&map, &orders, ragged, &mut Batch::default())),
+            ("gather_into, read", &mut gather(&read, &orders, ragged, &mut batch)),
         ],
     );
 }

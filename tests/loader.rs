@@ -5,8 +5,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use pt_format::write::{self, Object, Tensor};
-use pt_index::Leaf;
-use pt_loader::{Batch, DataSet, Error, Loader, Misfits, Mode, Options, Pad, Ragged, Shards, Side, To, Unit};
+use pt_index::{Index, Key, Leaf, NodeKind};
+use pt_loader::{
+    Batch, BatchPlan, DataSet, Error, Loader, Misfits, Mode, Options, Pad, Ragged, Shards, Side, To, Unit,
+};
 
 fn write_sample(folder: &Path, number: u32) {
     let values: Vec<f32> = (0..12).map(|at| (number * 100 + at) as f32).collect();
@@ -72,9 +74,11 @@ fn a_kept_index_is_used() {
 
 #[test]
 fn files_that_change_are_errors_that_name_them() {
-    let folder = samples(4);
+    let folder = samples(5);
     let data = DataSet::open(folder.path()).unwrap();
-    data.gather(&[0, 1, 2, 3]).unwrap();
+    // These are open from now on.
+    data.gather(&[0, 4]).unwrap();
+    let opened = fs::read(folder.path().join("000.pt")).unwrap();
 
     // Cut off after it was indexed.
     let path = folder.path().join("001.pt");
@@ -93,7 +97,15 @@ fn files_that_change_are_errors_that_name_them() {
         println!("{error}");
         assert!(error.contains(&format!("{sample:03}.pt")) && error.contains(expected), "{error}");
     }
-    data.gather(&[0]).unwrap();
+    // Of open files, one that is replaced stays what it was, and one that is cut off is noticed.
+    fs::write(folder.path().join("other"), b"something else").unwrap();
+    fs::rename(folder.path().join("other"), folder.path().join("000.pt")).unwrap();
+    let batch = data.gather(&[0]).unwrap();
+    let x = batch.tensor("x").unwrap().as_bytes();
+    assert!(opened.windows(x.len()).any(|bytes| bytes == x));
+    fs::File::options().write(true).open(folder.path().join("004.pt")).unwrap().set_len(100).unwrap();
+    let error = data.gather(&[0, 4]).err().unwrap().to_string();
+    assert!(error.contains("sample 4") && error.contains("004.pt") && error.contains("cut off"), "{error}");
 }
 
 #[test]
@@ -142,6 +154,95 @@ fn lists_of_files_and_chosen_keys() {
     assert_eq!(batch.columns().len(), 1);
     assert_eq!(batch.column("meta.id").unwrap().get(1), Some(Leaf::Str("id-2")));
     assert_eq!(batch.tensor("x").unwrap().as_slice::<f32>().unwrap()[12], 200.0);
+}
+
+#[test]
+fn a_batch_lands_in_memory_of_the_caller() {
+    fn is_shared<T: Send + Sync>(_: &T) {}
+    let folder = samples(9);
+    let data = DataSet::open(folder.path()).unwrap();
+    let mut plan = BatchPlan::default();
+    is_shared(&data);
+    is_shared(&plan);
+    // 0xAB where nothing may be written: between fields, behind them, and before, where memory is not aligned.
+    for (samples, shift) in [(&[3, 1, 8, 1][..], 0), (&[5], 1), (&[], 0)] {
+        data.plan_into(samples, Ragged::Refuse, &mut plan).unwrap();
+        let mut memory = vec![0xAB; plan.bytes() + 100];
+        let too_short = plan.read_into(&mut memory[..plan.bytes().saturating_sub(1)]);
+        assert!(samples.is_empty() || matches!(too_short, Err(Error::TooShort { .. })));
+        plan.read_into(&mut memory[shift..]).unwrap();
+        let expected = data.gather(samples).unwrap();
+        let mut inside = vec![false; memory.len()];
+        for (field, tensor) in plan.fields().iter().zip(expected.tensors()) {
+            assert_eq!((field.name(), field.shape()), (tensor.name(), tensor.shape()));
+            assert_eq!(memory[shift..][field.range()], *tensor.as_bytes());
+            assert_eq!(field.range().start % 64, 0);
+            inside[shift..][field.range()].fill(true);
+        }
+        assert!(memory.iter().zip(inside).all(|(&byte, inside)| inside || byte == 0xAB));
+        assert_eq!(plan.column("meta.id").unwrap().to_strs().unwrap().len(), samples.len());
+    }
+    data.plan_into(&[2], Ragged::Refuse, &mut plan).unwrap();
+    let memory = vec![0u64; plan.bytes() / 8 + 2];
+    let memory: &[u8] = bytemuck::cast_slice(&memory);
+    let misaligned = plan.tensors(&memory[1..]).next().unwrap().as_slice::<f32>().map(<[_]>::len);
+    assert!(matches!(misaligned, Err(Error::Misaligned { needs: 4, .. })), "{misaligned:?}");
+    assert!(data.plan_into(&[9], Ragged::Refuse, &mut plan).is_err());
+    assert_eq!(plan.bytes(), 0);
+}
+
+#[test]
+fn another_process_can_make_the_same_data_set() {
+    let folder = samples(20);
+    let options = Options { keys: vec!["x".into(), "y".into()], ..Options::default() };
+    let data = DataSet::open_with(folder.path(), &options).unwrap();
+    assert_eq!(data.picked(), None);
+    let picked = data.split(0.5, 1).0.select(&[9, 0, 0, 4]).unwrap();
+    assert!(matches!(data.select(&[20]), Err(Error::NoSuchSample { sample: 20, count: 20 })));
+    let index = Index::from_bytes(picked.index().as_bytes().to_vec()).unwrap();
+    let again = DataSet::with_index(picked.root(), index, picked.options()).unwrap();
+    let again = again.select(picked.picked().unwrap()).unwrap();
+    let (one, other) = (picked.gather(&[0, 1, 2, 3]).unwrap(), again.gather(&[0, 1, 2, 3]).unwrap());
+    assert_eq!(one.as_bytes(), other.as_bytes());
+    let y = other.column("y").unwrap().as_ints().unwrap();
+    assert!(y[1] == y[2] && y[0] > y[3] && y[3] > y[1], "{y:?}");
+}
+
+#[test]
+fn batches_have_the_structure_of_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensor = || Tensor::new::<u8>(&[2], &[1, 2]).unwrap();
+    let pair = Object::tuple([tensor().into(), tensor().into(), 5.into()]);
+    let object = Object::dict([
+        ("pair", pair),
+        ("plain", Object::dict([("id", Object::from("a")), ("deep", Object::list([tensor().into()]))])),
+        ("x", tensor().into()),
+    ]);
+    fs::write(folder.path().join("a.pt"), write::to_vec(&object).unwrap()).unwrap();
+    let shown = |keys: &[&str]| {
+        let options = Options { keys: keys.iter().map(|key| (*key).into()).collect(), ..Options::default() };
+        let data = DataSet::open_with(folder.path(), &options).unwrap();
+        let parts = data.structure().map(|node| {
+            let key = if let Some(Key::Str(key)) = node.key { key } else { "" };
+            let kind = match node.kind {
+                NodeKind::Tensor(field) => data.fields()[field].name.clone(),
+                NodeKind::Leaf(column) => data.columns()[column].clone(),
+                kind => format!("{kind:?}..{}", node.end),
+            };
+            format!("{key}={kind}")
+        });
+        parts.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        shown(&[]),
+        "=Dict..10 pair=Tuple..5 =pair.0 =pair.1 =pair.2 plain=Dict..9 id=plain.id deep=List..9 \
+         =plain.deep.0 x=x"
+    );
+    assert_eq!(shown(&["x"]), "=Dict..2 x=x");
+    assert_eq!(
+        shown(&["plain.deep", "pair.2"]),
+        "=Dict..6 pair=Tuple..3 =pair.2 plain=Dict..6 deep=List..6 =plain.deep.0"
+    );
 }
 
 /// Files of so many rows each: `x[row] = [1000 * file + row; 3]`.
@@ -217,13 +318,23 @@ fn ragged_samples_are_padded_and_truncated() {
         assert_eq!(x.shape(), [3, expected[0].len() as u64, 3]);
         let firsts: Vec<f32> = x.as_slice::<f32>().unwrap().iter().step_by(3).copied().collect();
         assert_eq!(firsts, expected.concat(), "{pad:?}");
+        let steps = expected[0].len();
+        let is_step = |row: usize, step: usize| match pad.side {
+            Side::Right => step < [2, 4, 0][row],
+            Side::Left => step + [2, 4, 0][row] >= steps,
+        };
+        let mask: Vec<bool> = (0..3 * steps).map(|at| is_step(at / steps, at % steps)).collect();
+        assert_eq!(x.mask(), pad.mask.then_some(&mask[..]));
     };
     let (left, to) = (Side::Left, To::Length(3));
     let minus = Mode::Constant(-1.0);
     let whole: &[f32] = &[1000.0, 1001.0, 1002.0, 1003.0];
     check(Pad::default(), [&[0.0, 1.0, 0.0, 0.0], whole, &[0.0; 4]]);
-    check(Pad { mode: minus, ..Pad::default() }, [&[0.0, 1.0, -1.0, -1.0], whole, &[-1.0; 4]]);
-    check(Pad { mode: minus, side: left, ..Pad::default() }, [&[-1.0, -1.0, 0.0, 1.0], whole, &[-1.0; 4]]);
+    check(Pad { mode: minus, mask: true, ..Pad::default() }, [&[0.0, 1.0, -1.0, -1.0], whole, &[-1.0; 4]]);
+    check(
+        Pad { mode: minus, side: left, mask: true, ..Pad::default() },
+        [&[-1.0, -1.0, 0.0, 1.0], whole, &[-1.0; 4]],
+    );
     check(Pad { mode: Mode::Replicate, ..Pad::default() }, [&[0.0, 1.0, 1.0, 1.0], whole, &[0.0; 4]]);
     check(Pad { mode: Mode::Reflect, ..Pad::default() }, [&[0.0, 1.0, 0.0, 1.0], whole, &[0.0; 4]]);
     check(
@@ -231,7 +342,7 @@ fn ragged_samples_are_padded_and_truncated() {
         [&[0.0, 1.0, 0.0, 1.0], whole, &[0.0; 4]],
     );
     check(Pad { to, mode: minus, ..Pad::default() }, [&[0.0, 1.0, -1.0], &whole[..3], &[-1.0; 3]]);
-    check(Pad { to, mode: minus, side: left }, [&[-1.0, 0.0, 1.0], &whole[1..], &[-1.0; 3]]);
+    check(Pad { to, mode: minus, side: left, mask: true }, [&[-1.0, 0.0, 1.0], &whole[1..], &[-1.0; 3]]);
 }
 
 #[test]

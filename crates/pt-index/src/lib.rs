@@ -49,5 +49,5 @@ pub use crate::index::{
 };
 pub use crate::save::{FOLDER_INDEX, SIDECAR_EXTENSION, data_path, read, save, sidecar_path, write_atomic};
 pub use crate::shards::{build_shards, is_shard_index, shard_files};
-pub use crate::source::FileSource;
+pub use crate::source::{FileSource, Folder};
 pub use crate::walk::Selection;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::path::{Path, PathBuf};
 
 use pt_format::Source;
@@ -67,17 +67,77 @@ impl FileSource {
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         read_exact_at(&self.file, buffer, offset)
     }
+
+    /// Reads a run of the file into several buffers, one after the other, as many bytes as they hold: in one call of the
+    /// system where it has such a call. The buffers are used up.
+    ///
+    /// ```
+    /// use std::io::IoSliceMut;
+    /// use pt_index::FileSource;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("x");
+    /// std::fs::write(&path, b"0123456789")?;
+    /// let (mut one, mut other) = ([0; 2], [0; 3]);
+    /// let mut buffers = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut other)];
+    /// FileSource::open(&path)?.read_exact_vectored_at(&mut buffers, 4)?;
+    /// assert_eq!((&one, &other), (b"45", b"678"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the file ends earlier.
+    pub fn read_exact_vectored_at(
+        &self,
+        mut buffers: &mut [IoSliceMut<'_>],
+        mut offset: u64,
+    ) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            // Empty buffers in front would make reading nothing look like the end of the file.
+            IoSliceMut::advance_slices(&mut buffers, 0);
+            while !buffers.is_empty() {
+                match rustix::io::preadv(&self.file, buffers, offset) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(count) => {
+                        IoSliceMut::advance_slices(&mut buffers, count);
+                        offset += count as u64;
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        for buffer in std::mem::take(&mut buffers) {
+            self.read_exact_at(buffer, offset)?;
+            offset += buffer.len() as u64;
+        }
+        Ok(())
+    }
 }
 
-/// A folder whose files are looked at many at a time: their paths are then not walked from the root each time.
-pub(crate) struct Folder {
+/// A folder whose files are opened many at a time: their paths are then not walked from the root each time.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("x"), b"0123456789")?;
+/// let folder = pt_index::Folder::open(folder.path())?;
+/// assert_eq!(folder.source("x")?.metadata().len(), 10);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Folder {
     path: PathBuf,
     #[cfg(unix)]
     folder: rustix::fd::OwnedFd,
 }
 
 impl Folder {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens a folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
         #[cfg(unix)]
         let folder = {
             use rustix::fs::{Mode, OFlags};
@@ -111,7 +171,10 @@ impl Folder {
     }
 
     /// Opens a file for reading.
-    pub(crate) fn source(&self, relative: &str) -> Result<FileSource> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn source(&self, relative: &str) -> Result<FileSource> {
         #[cfg(unix)]
         {
             use rustix::fs::{Mode, OFlags};

@@ -62,7 +62,7 @@ impl BatchColumn {
             Kind::Bool => Leaf::Bool(value != 0),
             Kind::Int => Leaf::Int(value),
             Kind::Float => Leaf::Float(f64::from_bits(value as u64)),
-            Kind::Str => Leaf::Str(&self.text[(value >> 32) as usize..value as u32 as usize]),
+            Kind::Str => Leaf::Str(self.text(row)),
         })
     }
 
@@ -79,6 +79,21 @@ impl BatchColumn {
     /// Returns the values, if every sample has a `float`.
     pub fn as_floats(&self) -> Option<&[f64]> {
         self.all(Kind::Float).then(|| cast_slice(&self.values))
+    }
+
+    /// Returns the values, if every sample has a `bool`.
+    pub fn to_bools(&self) -> Option<Vec<bool>> {
+        self.all(Kind::Bool).then(|| self.values.iter().map(|&value| value != 0).collect())
+    }
+
+    /// Returns the values, if every sample has a `str`.
+    pub fn to_strs(&self) -> Option<Vec<&str>> {
+        self.all(Kind::Str).then(|| (0..self.values.len()).map(|row| self.text(row)).collect())
+    }
+
+    fn text(&self, row: usize) -> &str {
+        let value = self.values[row];
+        &self.text[(value >> 32) as usize..value as u32 as usize]
     }
 
     fn all(&self, kind: Kind) -> bool {

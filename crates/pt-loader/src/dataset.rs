@@ -4,13 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pt_format::{Checkpoint, DType, Limits, geometry};
-use pt_index::{BuildOptions, FileEntry, FileSource, Index, IndexBuilder, Leaf, Policy, Schema, Stamp};
-use pt_view::CheckedRecords;
+use pt_index::{BuildOptions, FileEntry, FileSource, Index, IndexBuilder, Leaf, Policy, Stamp};
+use pt_view::{Access, FileCache};
 
 use crate::batch::{Batch, Ragged};
 use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::gather;
 use crate::permutation::Permutation;
+use crate::plan::BatchPlan;
 use crate::read::Plain;
+use crate::samples::Samples;
+use crate::structure::Structure;
 
 /// What a sample is.
 ///
@@ -55,7 +60,8 @@ pub struct Options {
     pub include: Vec<String>,
     /// What becomes of files unlike the first.
     pub misfits: Misfits,
-    /// How sure to be that files are those that were indexed; asked when a file is read.
+    /// How sure to be that files are those that were indexed; asked when a file is opened. Files that stay open stay those
+    /// they were.
     pub policy: Policy,
 }
 
@@ -108,40 +114,19 @@ impl Field {
 #[derive(Clone, Debug)]
 pub struct DataSet {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) plan: Arc<Plan>,
-    /// Samples of the plan, if not all.
+    pub(crate) set: Arc<Samples>,
+    /// Which samples of the set, if not all.
     picked: Option<Arc<[usize]>>,
+    /// Threads of its own.
+    threads: Option<Arc<rayon::ThreadPool>>,
 }
 
 /// What all views of a data set have in common.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) root: PathBuf,
-    pub(crate) index: Index,
-    pub(crate) checked: CheckedRecords,
+    pub(crate) files: Files,
+    pub(crate) options: Options,
     pub(crate) plain: Plain,
-}
-
-/// Where the samples are and what they consist of.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) unit: Unit,
-    pub(crate) policy: Policy,
-    pub(crate) fields: Vec<Field>,
-    pub(crate) columns: Vec<String>,
-    pub(crate) schemas: Vec<SchemaPlan>,
-    /// The first sample of each file, and the number of all; `None` where a sample is a file.
-    starts: Option<Vec<usize>>,
-}
-
-/// Which tensors and columns of a schema are those of the data set.
-#[derive(Clone, Debug)]
-pub(crate) struct SchemaPlan {
-    /// Of each field, or of each sample of a file where a sample is a tensor.
-    pub(crate) tensors: Vec<usize>,
-    /// Of each column of the schema, which of the data set it is.
-    pub(crate) columns: Vec<Option<usize>>,
-    fits: bool,
 }
 
 impl DataSet {
@@ -201,19 +186,85 @@ impl DataSet {
     /// # Errors
     /// [`Error::Empty`], or [`Error::Differs`] when files make no batch with each other.
     pub fn with_index(root: impl Into<PathBuf>, index: Index, options: &Options) -> Result<Self> {
-        let root = root.into();
-        let plan = Plan::new(&index, &root, options)?;
-        let checked = CheckedRecords::new(index.storage_count());
-        let plain = Plain::new(index.tensor_count());
-        let data = Self {
-            shared: Arc::new(Shared { root, index, checked, plain }),
-            plan: Arc::new(plan),
-            picked: None,
-        };
-        match data.is_empty() {
-            true => Err(Error::Empty { path: data.shared.root.clone() }),
-            false => Ok(data),
+        Self::with_files(FileCache::new(root, index), options)
+    }
+
+    /// Makes a data set of files that are opened in the caller's way: so many at a time, or mapped.
+    ///
+    /// From maps, batches are gathered as fast as memory is copied, and small samples several times faster than by reading.
+    /// In exchange the caller promises that no file is written to or truncated (see [`pt_view::Access::Map`]); that is
+    /// why mapping is `unsafe`, and never the default.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # let object = Object::dict([("x", Tensor::new::<u8>(&[3], &[1, 2, 3])?.into())]);
+    /// # std::fs::write(folder.path().join("a.pt"), write::to_vec(&object)?)?;
+    /// use pt_loader::DataSet;
+    /// use pt_view::{Access, FileCache};
+    /// let data = DataSet::open(folder.path())?;
+    /// let files = FileCache::new(data.root(), data.index().clone());
+    /// // SAFETY: nobody writes to the files or truncates them.
+    /// let files = unsafe { files.with_access(Access::Map) };
+    /// let data = DataSet::with_files(files, data.options())?;
+    /// assert_eq!(data.gather(&[0])?.tensor("x").unwrap().as_slice::<u8>()?, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::with_index`].
+    pub fn with_files(files: FileCache, options: &Options) -> Result<Self> {
+        let (index, root) = (files.index(), files.folder());
+        let set = Samples::new(index, root, options)?;
+        if set.len(index) == 0 {
+            return Err(Error::Empty { path: root.to_owned() });
         }
+        let plain = Plain::new(index.tensor_count());
+        let files = Files::new(files, options.policy, options.unit != Unit::File);
+        Ok(Self {
+            shared: Arc::new(Shared { files, options: options.clone(), plain }),
+            set: Arc::new(set),
+            picked: None,
+            threads: None,
+        })
+    }
+
+    /// Returns the same data set with files that are opened anew. In a process that was forked, locks of the other one may be
+    /// held by threads that are not there. Threads of its own are not taken over.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) {
+    /// let data = data.reopened();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn reopened(&self) -> Self {
+        let Shared { files, options, .. } = &*self.shared;
+        let cache = FileCache::new(self.root(), self.index().clone()).with_capacity(files.cache().capacity());
+        let shared = Shared {
+            files: Files::new(cache, options.policy, options.unit != Unit::File),
+            options: options.clone(),
+            plain: Plain::new(self.index().tensor_count()),
+        };
+        Self { shared: Arc::new(shared), threads: None, ..self.clone() }
+    }
+
+    /// Reads with so many threads of its own (at least one), instead of rayon's pool of as many as there are cores. On a disk
+    /// or a network that takes many requests at a time, this is how many it gets.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] when the system has no more threads.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) -> pt_loader::Result<()> {
+    /// let data = data.with_threads(32)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_threads(self, threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+        let pool = pool.map_err(|error| Error::Threads { threads, problem: error.to_string() })?;
+        Ok(Self { threads: Some(Arc::new(pool)), ..self })
     }
 
     /// Turns a field of `float16`, `bfloat16` or `uint8` into `float32` as batches are gathered, multiplied with a
@@ -232,8 +283,8 @@ impl DataSet {
     /// # Errors
     /// [`Error::NoSuchField`], [`Error::WrongType`] for other dtypes.
     pub fn to_float32(mut self, name: &str, scale: f32) -> Result<Self> {
-        let plan = Arc::make_mut(&mut self.plan);
-        let field = plan.fields.iter_mut().find(|field| field.name == name);
+        let set = Arc::make_mut(&mut self.set);
+        let field = set.fields.iter_mut().find(|field| field.name == name);
         let field = field.ok_or_else(|| Error::NoSuchField { name: name.to_owned() })?;
         match field.stored {
             DType::Float16 | DType::BFloat16 | DType::UInt8 => {
@@ -246,7 +297,7 @@ impl DataSet {
 
     /// Returns the number of samples.
     pub fn len(&self) -> usize {
-        self.picked.as_ref().map_or_else(|| self.plan.len(&self.shared.index), |picked| picked.len())
+        self.picked.as_ref().map_or_else(|| self.set.len(self.index()), |picked| picked.len())
     }
 
     /// Returns whether there are no samples; possible only after filtering and splitting.
@@ -254,24 +305,117 @@ impl DataSet {
         self.len() == 0
     }
 
+    /// Returns the folder that the paths of the index are relative to; empty when they are not.
+    pub fn root(&self) -> &Path {
+        self.shared.files.cache().folder()
+    }
+
+    /// Returns the options it was opened with.
+    ///
+    /// With [`Self::root`], [`Self::index`] and [`Self::picked`] they make the same data set in another process:
+    ///
+    /// ```
+    /// # fn show(data: &pt_loader::DataSet) -> Result<(), Box<dyn std::error::Error>> {
+    /// use pt_loader::DataSet;
+    /// let (root, index, options) = (data.root(), data.index().as_bytes().to_vec(), data.options());
+    /// let mut again = DataSet::with_index(root, pt_index::Index::from_bytes(index)?, options)?;
+    /// if let Some(picked) = data.picked() {
+    ///     again = again.select(picked)?;
+    /// }
+    /// for (name, scale) in data.casts() {
+    ///     again = again.to_float32(name, scale)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// Returns which fields [`Self::to_float32`] casts, and what their elements are multiplied with.
+    pub fn casts(&self) -> impl Iterator<Item = (&str, f32)> {
+        let cast = self.fields().iter().filter(|field| field.dtype != field.stored);
+        cast.map(|field| (&field.name[..], field.scale))
+    }
+
+    /// Returns which samples of the whole data set these are, after filtering, splitting and selecting; `None` before.
+    pub fn picked(&self) -> Option<&[usize]> {
+        self.picked.as_deref()
+    }
+
+    /// Returns how a sample is built: the dicts, lists and tuples around its tensors and plain scalars, as the first file has
+    /// them, each container before its content. Empty where a sample is a tensor.
+    pub fn structure(&self) -> Structure<'_> {
+        Structure::new(self.index(), &self.set.structure)
+    }
+
+    /// Returns the names of the plain scalars every batch has as [`BatchColumn`](crate::BatchColumn)s.
+    pub fn columns(&self) -> &[String] {
+        &self.set.columns
+    }
+
     /// Returns the tensors every sample has.
     pub fn fields(&self) -> &[Field] {
-        &self.plan.fields
+        &self.set.fields
     }
 
     /// Returns the index.
     pub fn index(&self) -> &Index {
-        &self.shared.index
+        self.shared.files.cache().index()
     }
 
     /// Returns the file a sample is in, and its number among the samples of that file.
     pub fn locate(&self, sample: usize) -> Option<(FileEntry<'_>, usize)> {
+        let (file, within) = self.place(sample)?;
+        Some((self.index().file(file)?, within as usize))
+    }
+
+    /// Number of the file a sample is in, and its number among the samples of that file.
+    pub(crate) fn place(&self, sample: usize) -> Option<(usize, u64)> {
         let sample = match &self.picked {
             Some(picked) => *picked.get(sample)?,
-            None => sample,
+            None if sample < self.len() => sample,
+            None => return None,
         };
-        let (file, within) = self.plan.locate(sample)?;
-        Some((self.shared.index.file(file)?, within))
+        self.set.locate(sample)
+    }
+
+    /// The first size of a sample of a ragged field.
+    pub(crate) fn length(&self, (file, within): (usize, u64), field: usize) -> u64 {
+        let file = self.index().file(file);
+        let schema = file.and_then(|file| self.set.schemas.get(file.schema().number()));
+        let number = if self.set.unit == Unit::Tensor { within as usize } else { field };
+        let tensor = schema.and_then(|schema| file?.tensor_at(*schema.tensors.get(number)?));
+        tensor.and_then(|tensor| tensor.shape()?.first().copied()).unwrap_or(0)
+    }
+
+    /// Whether it is the same in every respect.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        fn same<T: ?Sized>(one: &Option<Arc<T>>, other: &Option<Arc<T>>) -> bool {
+            one.as_ref().map(Arc::as_ptr).map(<*const T>::cast::<u8>)
+                == other.as_ref().map(Arc::as_ptr).map(<*const T>::cast::<u8>)
+        }
+        Arc::ptr_eq(&self.shared, &other.shared)
+            && Arc::ptr_eq(&self.set, &other.set)
+            && same(&self.picked, &other.picked)
+            && same(&self.threads, &other.threads)
+    }
+
+    pub(crate) fn has_own_threads(&self) -> bool {
+        self.threads.is_some()
+    }
+
+    /// How many threads read.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads())
+    }
+
+    /// Runs on the threads that read.
+    pub(crate) fn install<R: Send>(&self, run: impl FnOnce() -> R + Send) -> R {
+        match &self.threads {
+            Some(pool) => pool.install(run),
+            None => run(),
+        }
     }
 
     /// Returns the samples whose column has a value that is wanted. Opens no file.
@@ -296,6 +440,27 @@ impl DataSet {
                 }
             }
         })
+    }
+
+    /// Returns the samples with these numbers, in this order; one may come several times.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) -> pt_loader::Result<()> {
+    /// let first_ten = data.select(&Vec::from_iter(0..10))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSample`].
+    pub fn select(&self, samples: &[usize]) -> Result<Self> {
+        let count = self.len();
+        let number = |&sample: &usize| match sample < count {
+            true => Ok(self.picked.as_ref().map_or(sample, |picked| picked[sample])),
+            false => Err(Error::NoSuchSample { sample, count }),
+        };
+        let picked = samples.iter().map(number).collect::<Result<_>>()?;
+        Ok(Self { picked: Some(picked), ..self.clone() })
     }
 
     /// Splits the samples at random in two: so large a part, and the rest. Both keep the order. Rows and tensors of
@@ -349,181 +514,47 @@ impl DataSet {
     pub fn gather_into(&self, samples: &[usize], ragged: Ragged, batch: &mut Batch) -> Result<()> {
         batch.gather(self, samples, ragged)
     }
-}
 
-impl Plan {
-    fn new(index: &Index, root: &Path, options: &Options) -> Result<Self> {
-        let mut fields: Vec<Field> = Vec::new();
-        let mut columns = Vec::new();
-        let mut schemas = Vec::new();
-        // The files' own order: the schema of the first file comes first.
-        for schema in index.schemas() {
-            let fits = join_schema(schema, root, options, &mut fields);
-            let (fits, tensors) = match fits {
-                Ok(tensors) => (true, tensors),
-                Err(_) if options.misfits == Misfits::LeaveOut => (false, Vec::new()),
-                Err(error) => return Err(error),
-            };
-            let columns = schema.columns().map(|column| column_number(column.name(), options, &mut columns));
-            schemas.push(SchemaPlan { tensors, columns: columns.collect(), fits });
+    /// Lends the elements of one field of a sample, without copying, as bytes. `None` where they cannot be lent: the files are not mapped (see
+    /// [`Self::with_files`]) or too many to be kept open, the field is to be cast, or its elements do not lie in the file as they
+    /// are.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSample`]; [`Error::At`] when the file cannot be opened.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) -> pt_loader::Result<()> {
+    /// let field = data.fields().iter().position(|field| field.name == "x").unwrap();
+    /// if let Some(bytes) = data.lend(7, field)? {
+    ///     println!("{} bytes in place", bytes.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lend(&self, sample: usize, field: usize) -> Result<Option<&[u8]>> {
+        if let Some(bytes) = gather::lent(self, sample, field) {
+            return Ok(Some(bytes));
         }
-        let mut plan =
-            Self { unit: options.unit, policy: options.policy, fields, columns, schemas, starts: None };
-        if plan.unit != Unit::File || plan.schemas.iter().any(|schema| !schema.fits) {
-            plan.starts = Some(plan.count(index, root)?);
+        if sample >= self.len() {
+            return Err(Error::NoSuchSample { sample, count: self.len() });
         }
-        Ok(plan)
-    }
-
-    /// Counts the samples before each file.
-    fn count(&self, index: &Index, root: &Path) -> Result<Vec<usize>> {
-        let mut starts = Vec::with_capacity(index.file_count() + 1);
-        let mut end = 0usize;
-        starts.push(0);
-        for file in index.files() {
-            let schema = &self.schemas[file.schema().number()];
-            let count = match self.unit {
-                _ if !schema.fits => 0,
-                Unit::File => 1,
-                Unit::Tensor => schema.tensors.len(),
-                Unit::Row => rows(file, schema, root)?,
-            };
-            end = end.saturating_add(count);
-            starts.push(end);
+        if self.shared.files.cache().access() == Access::Read {
+            return Ok(None);
         }
-        Ok(starts)
+        // Opens the file, and finds and checks all that is asked when a batch is read.
+        self.gather_into(&[sample], Ragged::Refuse, &mut Batch::default())?;
+        Ok(gather::lent(self, sample, field))
     }
 
-    fn len(&self, index: &Index) -> usize {
-        self.starts.as_ref().and_then(|starts| starts.last().copied()).unwrap_or(index.file_count())
-    }
-
-    /// Which file a sample is in, and which of its samples it is.
-    fn locate(&self, sample: usize) -> Option<(usize, usize)> {
-        let Some(starts) = &self.starts else { return Some((sample, 0)) };
-        if sample >= *starts.last()? {
-            return None;
+    /// Lays out a batch without reading it; see [`BatchPlan`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSample`], [`Error::Uneven`], [`Error::TooLarge`]. The plan is empty then.
+    pub fn plan_into(&self, samples: &[usize], ragged: Ragged, plan: &mut BatchPlan) -> Result<()> {
+        let result = plan.set(self, samples, ragged);
+        if result.is_err() {
+            plan.clear();
         }
-        let file = starts.partition_point(|&start| start <= sample).checked_sub(1)?;
-        Some((file, sample - starts[file]))
+        result
     }
-}
-
-fn is_wanted(name: &str, keys: &[String]) -> bool {
-    let is_below =
-        |key: &String| name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    keys.is_empty() || keys.iter().any(is_below)
-}
-
-fn column_number(name: &str, options: &Options, columns: &mut Vec<String>) -> Option<usize> {
-    if !is_wanted(name, &options.keys) {
-        return None;
-    }
-    let known = columns.iter().position(|column| column == name);
-    known.or_else(|| {
-        columns.push(name.to_owned());
-        Some(columns.len() - 1)
-    })
-}
-
-/// Compares the tensors of a schema with the fields so far (of the first schema they become the fields), and returns
-/// which they are.
-fn join_schema(
-    schema: Schema<'_>,
-    root: &Path,
-    options: &Options,
-    fields: &mut Vec<Field>,
-) -> Result<Vec<usize>> {
-    let Some(first) = schema.files().next() else { return Ok(Vec::new()) };
-    let mut joined = fields.clone();
-    let mut tensors: Vec<usize> = Vec::new();
-    let mut names: Vec<&str> = Vec::new();
-    for tensor in first.tensors().filter(|tensor| is_wanted(tensor.name(), &options.keys)) {
-        // A name that occurs twice counts once.
-        if names.contains(&tensor.name()) {
-            continue;
-        }
-        names.push(tensor.name());
-        let varies = tensor.shape_varies();
-        let files = schema.files().take(if varies { usize::MAX } else { 1 });
-        for entry in files.filter_map(|file| file.tensor_at(tensor.number())) {
-            join_tensor(entry, root, options.unit, &mut joined, schema.number() == 0)?;
-        }
-        tensors.push(tensor.number());
-    }
-    let in_order = match options.unit {
-        Unit::Tensor => tensors,
-        _ => {
-            let place =
-                |field: &Field| names.iter().position(|name| *name == field.name).map(|at| tensors[at]);
-            let missing = |field: &Field| Error::Differs {
-                path: root.join(first.path()),
-                tensor: field.name.clone(),
-                problem: "is missing".into(),
-            };
-            joined.iter().map(|field| place(field).ok_or_else(|| missing(field))).collect::<Result<_>>()?
-        }
-    };
-    *fields = joined;
-    Ok(in_order)
-}
-
-/// Compares one tensor with its field, which becomes ragged where sizes differ.
-fn join_tensor(
-    tensor: pt_index::TensorEntry<'_>,
-    root: &Path,
-    unit: Unit,
-    fields: &mut Vec<Field>,
-    is_first: bool,
-) -> Result<()> {
-    let name = if unit == Unit::Tensor { "tensor" } else { tensor.name() };
-    let differs = |problem: String| Error::Differs {
-        path: root.join(tensor.file().path()),
-        tensor: tensor.name().to_owned(),
-        problem,
-    };
-    let (Some(dtype), Some(shape)) = (tensor.dtype(), tensor.shape()) else {
-        return Err(differs("has no dtype or shape to batch".into()));
-    };
-    if geometry::nbytes(dtype, shape).and_then(|bytes| usize::try_from(bytes).ok()).is_none() {
-        return Err(differs("is too large to batch".into()));
-    }
-    let shape = match unit {
-        Unit::Row => shape.get(1..).ok_or_else(|| differs("has no rows".into()))?,
-        _ => shape,
-    };
-    let Some(field) = fields.iter_mut().find(|field| field.name == name) else {
-        // What only other files have is no field.
-        if is_first {
-            let (shape, name) = (shape.to_vec(), name.to_owned());
-            fields.push(Field { name, dtype, shape, is_ragged: false, stored: dtype, scale: 1.0 });
-        }
-        return Ok(());
-    };
-    if (field.stored, &field.shape[..]) == (dtype, shape) {
-        return Ok(());
-    }
-    let same_rest = field.shape.len() == shape.len() && field.shape.iter().skip(1).eq(shape.iter().skip(1));
-    if field.stored != dtype || !same_rest || unit == Unit::Row {
-        return Err(differs(format!("is {dtype} {shape:?}")));
-    }
-    field.is_ragged = true;
-    field.shape[0] = field.shape[0].max(shape[0]);
-    Ok(())
-}
-
-/// The number of rows all tensors of a file have.
-fn rows(file: FileEntry<'_>, schema: &SchemaPlan, root: &Path) -> Result<usize> {
-    let mut count = None;
-    for tensor in schema.tensors.iter().filter_map(|&number| file.tensor_at(number)) {
-        let rows = tensor.shape().and_then(|shape| shape.first().copied()).unwrap_or(0);
-        if *count.get_or_insert(rows) != rows {
-            return Err(Error::Differs {
-                path: root.join(file.path()),
-                tensor: tensor.name().to_owned(),
-                problem: format!("has {rows} rows where others of the file have {}", count.unwrap_or(0)),
-            });
-        }
-    }
-    Ok(count.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(0))
 }

@@ -66,6 +66,14 @@ pub enum Error {
     /// Gathering in the background panicked, which is a bug.
     #[error("gathering a batch panicked; please report this")]
     Panicked,
+    /// The system has no more threads.
+    #[error("cannot start {threads} threads: {problem}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// What the system said.
+        problem: String,
+    },
     /// A sample number past the end.
     #[error("sample {sample} does not exist; the data set has {count}")]
     NoSuchSample {
@@ -83,6 +91,24 @@ pub enum Error {
         dtype: DType,
         /// The dtype asked for.
         asked: DType,
+    },
+    /// The batch's tensor lies in memory that does not suit the type.
+    #[error(
+        "tensor `{tensor}` does not begin at a multiple of {needs} bytes; give memory that begins at a multiple of 64"
+    )]
+    Misaligned {
+        /// The tensor.
+        tensor: String,
+        /// Bytes.
+        needs: usize,
+    },
+    /// The memory given for a batch is too short.
+    #[error("the batch takes {needs} bytes; the memory has {has}")]
+    TooShort {
+        /// Bytes of the batch.
+        needs: usize,
+        /// Bytes of the memory.
+        has: usize,
     },
     /// A batch larger than memory.
     #[error("a batch of {samples} samples does not fit into memory")]

@@ -190,7 +190,12 @@ impl Epoch {
         Ok(true)
     }
 
-    /// Decides which samples are next.
+    /// Returns which samples are next, and goes on behind them; `None` at the end. For those who read batches in their own
+    /// way, as with [`DataSet::plan_into`].
+    pub fn next_samples(&mut self) -> Option<&[usize]> {
+        self.advance().then_some(&self.batch)
+    }
+
     pub(crate) fn advance(&mut self) -> bool {
         let Loader { world, rank, batch_size, .. } = self.loader;
         let positions = self.next..self.next.saturating_add(batch_size).min(self.end);

@@ -52,6 +52,8 @@ pub struct Pad {
     pub mode: Mode,
     /// On which side they are padded and truncated.
     pub side: Side,
+    /// Whether the batch has a mask that tells steps from padding: [`BatchTensor::mask`](crate::BatchTensor::mask).
+    pub mask: bool,
 }
 
 impl Pad {
@@ -59,10 +61,12 @@ impl Pad {
     pub(crate) fn first(self, has: u64, count: u64) -> u64 {
         if self.side == Side::Left { has - count } else { 0 }
     }
+}
 
-    /// Where `bytes` stand in `room`.
-    pub(crate) fn place(self, room: usize, bytes: usize) -> Range<usize> {
-        if self.side == Side::Left { room - bytes..room } else { 0..bytes }
+impl Side {
+    /// Where so much stands in `room`.
+    pub(crate) fn place(self, room: usize, length: usize) -> Range<usize> {
+        if self == Self::Left { room - length..room } else { 0..length }
     }
 }
 

@@ -1,115 +1,134 @@
-//! Bytes of tensors into places of a batch: all that this crate asks of pt-view.
+//! Where tensors lie in their files, and their bytes: all that this crate asks of pt-view.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::io::{self, IoSliceMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pt_format::{DType, geometry};
+use pt_format::{DType, Record, Source, geometry};
 use pt_index::{FileSource, TensorEntry};
-use pt_view::{CheckedRecords, Error as ViewError, FileBytes, Obstacle, TensorView};
+use pt_view::{Error as ViewError, Obstacle};
 
-use crate::error::Result;
+use crate::files::Opened;
 
-/// Opens a file whose index row is at hand.
-pub(crate) fn open(path: &Path) -> Result<FileSource> {
-    Ok(FileSource::open(path)?)
-}
-
-/// Which tensors are known to lie in their files as they are, with a record that was checked. Asking pt-view each time
-/// would make an error value each time.
+/// Which tensors are known to lie in their files as they are, in a record whose header was checked. Asking pt-view each
+/// time takes longer than copying a small tensor.
 #[derive(Debug)]
 pub(crate) struct Plain(Box<[AtomicU64]>);
+
+/// Where the elements of a tensor lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) start: u64,
+    /// The record, if its header was not checked yet.
+    pub(crate) unchecked: Option<Record>,
+}
 
 impl Plain {
     pub(crate) fn new(tensors: usize) -> Self {
         Self((0..tensors.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Whether borrowed bytes are refused only because nothing is mapped: this checks the record's header and
-    /// everything else that can be wrong.
-    fn is_plain(&self, view: &TensorView<'_>) -> bool {
-        let number = view.entry().row();
-        let (word, bit) = (self.0.get(number / 64), 1 << (number % 64));
-        if word.is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0) {
-            return true;
+    fn knows(&self, tensor: usize) -> bool {
+        let word = self.0.get(tensor / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (tensor % 64) != 0)
+    }
+
+    /// Notes that a tensor is plain and its record's header is right.
+    pub(crate) fn note(&self, tensor: TensorEntry<'_>) {
+        let tensor = tensor.row();
+        if let Some(word) = self.0.get(tensor / 64) {
+            word.fetch_or(1 << (tensor % 64), Ordering::Relaxed);
         }
-        let refused = view.as_bytes();
-        let is_plain = matches!(refused, Err(ViewError::Refused { obstacle: Obstacle::NotMapped, .. }));
-        if let (true, Some(word)) = (is_plain, word) {
-            word.fetch_or(bit, Ordering::Relaxed);
+    }
+
+    /// Returns where a tensor lies, if its bytes there are its elements: stored, row-major, little-endian, with nothing left
+    /// to apply. If not, pt-view puts it together.
+    pub(crate) fn place(&self, tensor: TensorEntry<'_>, file: &Opened<'_>) -> Option<Place> {
+        let known = self.knows(tensor.row());
+        if !known {
+            // What is asked here holds as long as the index does, so it is asked once.
+            let refused = file.view(tensor).caps().reason;
+            if !matches!(refused, None | Some(Obstacle::Misaligned { .. })) {
+                return None;
+            }
         }
-        is_plain
+        let record = tensor.storage()?.record()?;
+        let before = tensor.storage_offset().checked_mul(tensor.dtype()?.itemsize() as u64)?;
+        // An empty tensor may point anywhere; it reads nothing.
+        let start = if tensor.nbytes()? == 0 { 0 } else { record.data_offset.checked_add(before)? };
+        let unchecked = (!known && record.header_offset.is_some()).then_some(record);
+        if !known && unchecked.is_none() {
+            self.note(tensor);
+        }
+        Some(Place { start, unchecked })
     }
 }
 
-/// Reads `count` steps along the first dimension, from `first` on, as they lie in a row-major tensor. `spare` is used where
-/// the tensor must be put together first.
-pub(crate) fn read_steps(
-    entry: TensorEntry<'_>,
+/// Bytes of a file that are at hand.
+pub(crate) struct Piece<'a> {
+    pub(crate) start: u64,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Source for Piece<'_> {
+    fn len(&self) -> u64 {
+        self.start.saturating_add(self.bytes.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        let start = offset.checked_sub(self.start).ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.bytes.read_at(start, length)
+    }
+}
+
+/// Fills buffers with a run of a file.
+pub(crate) fn read_run(
     source: &FileSource,
-    (checked, plain): (&CheckedRecords, &Plain),
-    (first, count): (u64, u64),
-    spare: &mut Vec<u8>,
-    out: &mut [u8],
-) -> Result<(), ViewError> {
-    let view = TensorView::new(entry, FileBytes::read(source, checked));
-    let steps = entry.shape().and_then(|shape| shape.first().copied()).unwrap_or(1);
-    if first == 0 && count == steps {
-        return view.read_into(out);
-    }
-    if out.is_empty() {
-        return Ok(());
-    }
-    match view.locate().filter(|_| plain.is_plain(&view)) {
-        Some(location) => {
-            let step = location.length.checked_div(steps).unwrap_or(0);
-            let start = location.offset + first * step;
-            let end = start + out.len() as u64;
-            source.read_exact_at(out, start).map_err(|error| ViewError::Refused {
-                tensor: entry.name().to_owned(),
-                obstacle: match error.kind() {
-                    std::io::ErrorKind::UnexpectedEof => {
-                        let length = source.file().metadata().map_or(0, |metadata| metadata.len());
-                        Obstacle::OutsideFile { start, end, length }
-                    }
-                    _ => Obstacle::Read(error.to_string()),
-                },
-            })
+    start: u64,
+    buffers: &mut [IoSliceMut<'_>],
+) -> Result<(), Obstacle> {
+    let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+    let result = match buffers {
+        [one] => source.read_exact_at(one, start),
+        many => source.read_exact_vectored_at(many, start),
+    };
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            let length = source.file().metadata().map_or(0, |metadata| metadata.len());
+            Obstacle::OutsideFile { start, end: start.saturating_add(bytes as u64), length }
         }
-        // Strided, compressed, of another byte order: the whole tensor, and of it these steps.
-        _ => {
-            let bytes = entry.nbytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-            spare.resize(bytes, 0);
-            view.read_into(spare)?;
-            let step = bytes / usize::try_from(steps).unwrap_or(usize::MAX).max(1);
-            let start = step * first as usize;
-            out.copy_from_slice(&spare[start..start + out.len()]);
-            Ok(())
-        }
-    }
+        _ => Obstacle::Read(error.to_string()),
+    })
+}
+
+pub(crate) fn refused(tensor: TensorEntry<'_>, obstacle: Obstacle) -> ViewError {
+    ViewError::Refused { tensor: tensor.name().to_owned(), obstacle }
 }
 
 /// Says how a tensor differs from what the data set was planned with; a damaged index could promise anything.
-pub(crate) fn check(entry: TensorEntry<'_>, dtype: DType, last: u64) -> Result<(), String> {
-    let has = entry.shape().and_then(|shape| shape.first().copied()).unwrap_or(1);
-    match entry.dtype() == Some(dtype)
-        && last <= has
-        && geometry::nbytes(dtype, entry.shape().unwrap_or(&[])).is_some()
-    {
+pub(crate) fn check(tensor: TensorEntry<'_>, dtype: DType, bytes: Option<u64>) -> Result<(), String> {
+    let has = || geometry::nbytes(dtype, tensor.shape().unwrap_or(&[]));
+    match tensor.dtype() == Some(dtype) && has().zip(bytes).is_some_and(|(has, needs)| needs <= has) {
         true => Ok(()),
-        false => Err(format!("is {:?} {:?}", entry.dtype(), entry.shape())),
+        false => Err(format!("is {:?} {:?}", tensor.dtype(), tensor.shape())),
     }
 }
 
-/// Turns elements into `float32`.
-pub(crate) fn to_float32(stored: DType, bytes: &[u8], scale: f32, out: &mut [u8]) {
+/// Puts elements into a batch, as `float32` where `cast` says which dtype they have and what to multiply them with.
+pub(crate) fn copy(bytes: &[u8], cast: Option<(DType, f32)>, out: &mut [u8]) {
     fn each<const N: usize>(bytes: &[u8], out: &mut [u8], value: impl Fn([u8; N]) -> f32) {
         for (element, out) in bytes.as_chunks::<N>().0.iter().zip(out.as_chunks_mut::<4>().0) {
             *out = value(*element).to_le_bytes();
         }
     }
-    match stored {
-        DType::Float16 => each(bytes, out, |element| half::f16::from_le_bytes(element).to_f32() * scale),
-        DType::BFloat16 => each(bytes, out, |element| half::bf16::from_le_bytes(element).to_f32() * scale),
-        _ => each(bytes, out, |[element]| f32::from(element) * scale),
+    match cast {
+        None => out.copy_from_slice(bytes),
+        Some((DType::Float16, scale)) => {
+            each(bytes, out, |element| half::f16::from_le_bytes(element).to_f32() * scale)
+        }
+        Some((DType::BFloat16, scale)) => {
+            each(bytes, out, |element| half::bf16::from_le_bytes(element).to_f32() * scale)
+        }
+        Some((_, scale)) => each(bytes, out, |[element]| f32::from(element) * scale),
     }
 }

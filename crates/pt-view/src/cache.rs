@@ -1,14 +1,14 @@
 //! The files of a folder, of which so many are open at a time.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use pt_index::{FileEntry, Index, Policy};
+use pt_index::{FileEntry, FileSource, Index, Policy};
 
 use crate::access::{Access, Handle};
-use crate::bytes::CheckedRecords;
+use crate::bytes::{CheckedRecords, FileBytes};
 use crate::error::{Error, Result};
 use crate::mapping::no_such_tensor;
 use crate::view::TensorView;
@@ -87,6 +87,16 @@ impl FileCache {
         &self.index
     }
 
+    /// Returns the folder that the paths of the index are relative to.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns how the bytes of files are come by.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
     /// Returns how many files may stay open.
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -133,7 +143,8 @@ impl FileCache {
         Arc::clone(open.get_or_insert(number, || handle))
     }
 
-    fn path_of(&self, entry: FileEntry<'_>) -> PathBuf {
+    /// Returns the path of a file.
+    pub fn path_of(&self, entry: FileEntry<'_>) -> PathBuf {
         let path = entry.path();
         match path.is_empty() {
             true => self.folder.clone(),
@@ -173,6 +184,16 @@ impl<'c> CachedFile<'c> {
         self.entry
     }
 
+    /// Returns the open file, for those who do their own input.
+    pub fn source(&self) -> &FileSource {
+        &self.handle.source
+    }
+
+    /// Returns the file itself, to be kept open longer than the cache would.
+    pub fn into_open(self) -> OpenFile {
+        OpenFile { handle: self.handle }
+    }
+
     /// Returns the views of all tensors, in file order.
     pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> + Clone {
         self.entry.tensors().map(|entry| TensorView::new(entry, self.handle.file_bytes(self.checked)))
@@ -191,6 +212,29 @@ impl<'c> CachedFile<'c> {
     pub fn tensor_at(&self, number: usize) -> Option<TensorView<'_>> {
         let entry = self.entry.tensor_at(number)?;
         Some(TensorView::new(entry, self.handle.file_bytes(self.checked)))
+    }
+}
+
+/// An open file, and its map if it has one; open as long as one of its clones lives.
+#[derive(Clone, Debug)]
+pub struct OpenFile {
+    handle: Arc<Handle>,
+}
+
+impl OpenFile {
+    /// Returns the file to be read by position.
+    pub fn source(&self) -> &FileSource {
+        &self.handle.source
+    }
+
+    /// Returns the whole file, if it is mapped.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.handle.map.as_deref()
+    }
+
+    /// Returns its bytes for views; the notes are those of the index.
+    pub fn file_bytes<'a>(&'a self, checked: &'a CheckedRecords) -> FileBytes<'a> {
+        self.handle.file_bytes(checked)
     }
 }
 

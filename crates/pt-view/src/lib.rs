@@ -44,10 +44,10 @@ mod view;
 
 pub use crate::access::{Access, OpenOptions};
 pub use crate::bytes::{CheckedRecords, FileBytes};
-pub use crate::cache::{CachedFile, FileCache};
+pub use crate::cache::{CachedFile, FileCache, OpenFile};
 pub use crate::error::{Error, Obstacle, Result};
 pub use crate::iter::{Elements, Rows};
-pub use crate::map::{Map, open_index};
+pub use crate::map::{Map, PrivateMap, open_index};
 pub use crate::mapping::{IndexPolicy, Mapping};
 pub use crate::residency::{Advice, Residency};
 #[cfg(feature = "safetensors")]

@@ -106,29 +106,8 @@ impl Map {
     /// Returns which pages of a range lie in memory now, whoever read them. `None` where the platform does not tell (all but
     /// Linux), and for a range outside the map.
     pub fn resident(&self, offset: usize, length: usize) -> Option<Residency> {
-        self.check_range(offset, length).ok()?;
-        #[cfg(target_os = "linux")]
-        {
-            // SAFETY: a query without arguments that live in memory.
-            let page_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
-            if length == 0 {
-                return Some(Residency { page_bytes, pages: Vec::new() });
-            }
-            let first = offset / page_bytes * page_bytes;
-            let bytes = offset + length - first;
-            let mut pages = vec![0u8; bytes.div_ceil(page_bytes)];
-            // SAFETY: the range was checked to lie in the live mapping, which starts at a page; so `first`, a multiple of
-            // the page size, is page-aligned and inside, and `bytes` ends inside. `pages` has one byte for each page from
-            // there on, as mincore(2) asks. The mapping is only read.
-            let status = unsafe {
-                let start = self.map.as_ptr().add(first).cast_mut();
-                libc::mincore(start.cast(), bytes, pages.as_mut_ptr())
-            };
-            let pages = pages.into_iter().map(|page| page & 1 != 0).collect();
-            (status == 0).then_some(Residency { page_bytes, pages })
-        }
-        #[cfg(not(target_os = "linux"))]
-        None
+        // SAFETY: the map lives as long as `self`.
+        unsafe { resident(self.map.as_ptr(), self.map.len(), offset, length) }
     }
 
     fn check_range(&self, offset: usize, length: usize) -> io::Result<()> {
@@ -150,6 +129,99 @@ impl Deref for Map {
 impl AsRef<[u8]> for Map {
     fn as_ref(&self) -> &[u8] {
         &self.map
+    }
+}
+
+/// A file mapped for those who may write to its memory: what they write stays in this process (copy on write), and the file
+/// never changes. Only an address is handed out, no slice: what is done with it is theirs to answer for.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("x");
+/// # std::fs::write(&path, b"abc")?;
+/// use pt_view::PrivateMap;
+/// // SAFETY: nobody truncates the file while it is mapped.
+/// let map = unsafe { PrivateMap::new(&std::fs::File::open(&path)?)? };
+/// // SAFETY: the first byte is inside, and nobody else looks at it.
+/// unsafe { *map.address() = b'x' };
+/// assert_eq!(std::fs::read(&path)?, b"abc");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct PrivateMap {
+    map: memmap2::MmapRaw,
+}
+
+impl PrivateMap {
+    /// Maps a whole file. Nothing is read until it is touched.
+    ///
+    /// # Errors
+    /// What the system says.
+    ///
+    /// # Safety
+    /// Nobody truncates the file while the map lives: the next touch of a page that is gone kills the process with SIGBUS.
+    /// Bytes that others write to the file may or may not show in pages that were not written to here.
+    pub unsafe fn new(file: &File) -> io::Result<Self> {
+        // Memory is only needed for pages that are written to, so the system need not have room for all of them.
+        // SAFETY: the contract is our caller's.
+        let map = unsafe { memmap2::MmapOptions::new().no_reserve_swap().map_copy(file) }?;
+        Ok(Self { map: map.into() })
+    }
+
+    /// Returns the address of the first byte; valid as long as the map lives.
+    pub fn address(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
+    }
+
+    /// Returns the bytes of the file, as many as there were when it was mapped.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Returns whether the file was empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns which pages of a range lie in memory now; see [`Map::resident`].
+    pub fn resident(&self, offset: usize, length: usize) -> Option<Residency> {
+        // SAFETY: the map lives as long as `self`.
+        unsafe { resident(self.map.as_ptr(), self.map.len(), offset, length) }
+    }
+}
+
+/// Returns which pages of a range of a map lie in memory.
+///
+/// # Safety
+/// A map of `mapped` bytes starts at `address` and lives.
+unsafe fn resident(address: *const u8, mapped: usize, offset: usize, length: usize) -> Option<Residency> {
+    if offset.checked_add(length).is_none_or(|end| end > mapped) {
+        return None;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: a query without arguments that live in memory.
+        let page_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+        if length == 0 {
+            return Some(Residency { page_bytes, pages: Vec::new() });
+        }
+        let first = offset / page_bytes * page_bytes;
+        let bytes = offset + length - first;
+        let mut pages = vec![0u8; bytes.div_ceil(page_bytes)];
+        // SAFETY: the range was checked to lie in the live mapping, which starts at a page; so `first`, a multiple of
+        // the page size, is page-aligned and inside, and `bytes` ends inside. `pages` has one byte for each page from
+        // there on, as mincore(2) asks. The mapping is only read.
+        let status = unsafe {
+            let start = address.add(first).cast_mut();
+            libc::mincore(start.cast(), bytes, pages.as_mut_ptr())
+        };
+        let pages = pages.into_iter().map(|page| page & 1 != 0).collect();
+        (status == 0).then_some(Residency { page_bytes, pages })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = address;
+        None
     }
 }
 

@@ -1,11 +1,14 @@
 //! Where the elements of a tensor lie, and what their bits mean.
 
+use std::borrow::Cow;
+
 use pt_format::strided::Offsets;
 use pt_format::{ByteOrder, DType, Flags, Layout, Record, geometry};
 
+use crate::bytes::FileBytes;
 use crate::error::{Obstacle, Result};
 use crate::values::{negate_floats, negate_integers, swap};
-use crate::view::TensorView;
+use crate::view::{DECODED_BYTES_MAX, TensorView};
 
 /// Deflate makes no more out of a byte. Source: the technical details page of zlib.
 const DEFLATE_RATIO_MAX: u64 = 1032;
@@ -84,16 +87,70 @@ impl TensorView<'_> {
                 storage.nbytes()
             )));
         }
-        self.check_extent(&record, end)?;
+        self.file.check_extent(&record, end)?;
         let byte_order = entry.file().byte_order();
         let flags = entry.flags();
         Ok(Place { record, storage: storage.row(), dtype, shape, stride, start, length, byte_order, flags })
+    }
+}
+
+impl FileBytes<'_> {
+    /// Returns the decoded length of a record, after checking that the file is long enough to hold that much, and the record's
+    /// local header: as much memory may then be taken for it.
+    ///
+    /// # Errors
+    /// The obstacle.
+    pub fn check_record(&self, record: &Record) -> Result<usize, Obstacle> {
+        self.check_extent(record, record.bytes)?;
+        match self.source {
+            Some(source) => record.verify(source)?,
+            None => record.verify(self.bytes.unwrap_or_default())?,
+        }
+        usize::try_from(record.bytes).map_err(|_| Obstacle::TooLarge(record.bytes))
+    }
+
+    /// Reads a whole record, decoded, into a buffer as long as [`Self::check_record`] says.
+    ///
+    /// ```
+    /// # use pt_format::{Checkpoint, Limits, write};
+    /// use pt_view::FileBytes;
+    /// let file = write::to_vec(&write::Tensor::new::<u8>(&[3], &[1, 2, 3])?.into())?;
+    /// let checkpoint = Checkpoint::parse(&file, &Limits::default())?;
+    /// let record = checkpoint.storages().next().unwrap().record().unwrap();
+    /// let file = FileBytes::new(&file);
+    /// let mut bytes = vec![0; file.check_record(&record)?];
+    /// file.read_record(&record, &mut bytes)?;
+    /// assert_eq!(bytes, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The obstacle: the bytes cannot be read, do not decode, or are not as many.
+    pub fn read_record(&self, record: &Record, out: &mut [u8]) -> Result<(), Obstacle> {
+        let length = |needs: u64| Obstacle::BufferLength { needs, has: out.len() as u64 };
+        if out.len() as u64 != record.bytes {
+            return Err(length(record.bytes));
+        }
+        if record.is_stored() && self.bytes.is_none() {
+            return self.read_exact(out, record.data_offset);
+        }
+        let start = record.header_offset.filter(|_| !record.is_stored()).unwrap_or(record.data_offset);
+        let from_header = self.range(start, record.data_offset.saturating_add(record.packed_bytes))?;
+        let bytes = match record.is_stored() {
+            true => from_header,
+            false => Cow::Owned(record.decode(&from_header, DECODED_BYTES_MAX)?),
+        };
+        if bytes.len() < out.len() {
+            return Err(length(bytes.len() as u64));
+        }
+        out.copy_from_slice(&bytes[..out.len()]);
+        Ok(())
     }
 
     /// Checks that the file can hold the first `end` bytes of a record, before anything is allocated for them.
     fn check_extent(&self, record: &Record, end: u64) -> Result<(), Obstacle> {
         let packed_end = if record.is_stored() { end } else { record.packed_bytes };
-        let (start, length) = (record.data_offset, self.file.length());
+        let (start, length) = (record.data_offset, self.length());
         if start.checked_add(packed_end).is_none_or(|end| end > length) {
             return Err(Obstacle::OutsideFile { start, end: start.saturating_add(packed_end), length });
         }

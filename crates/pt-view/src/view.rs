@@ -15,7 +15,7 @@ use crate::place::{Place, are_bools, finish};
 use crate::shape::Window;
 
 /// Decoded records are held in memory; no honest one is larger.
-const DECODED_BYTES_MAX: u64 = 16 << 30;
+pub(crate) const DECODED_BYTES_MAX: u64 = 16 << 30;
 
 /// What a copy of an expanded tensor (stride 0) may take: so much in any case, or so many times its bytes in the file.
 const EXPANDED_BYTES: u64 = 1 << 30;
@@ -228,6 +228,20 @@ impl<'a> TensorView<'a> {
     pub fn locate(&self) -> Option<Location> {
         let place = self.place().ok().filter(|place| place.record.is_stored())?;
         Some(Location { offset: place.record.data_offset + place.start, length: place.length })
+    }
+
+    /// Returns where the tensor lies in its file, after checking the local header of its record as borrowing does: for those
+    /// who have the file in memory themselves.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], with [`Obstacle::Compressed`] where the bytes do not lie in the file as they are.
+    pub fn locate_checked(&self) -> Result<Location> {
+        let place = self.place()?;
+        if !place.record.is_stored() {
+            return Err(self.refused(Obstacle::Compressed));
+        }
+        self.check_header(&place)?;
+        Ok(Location { offset: place.record.data_offset + place.start, length: place.length })
     }
 
     /// Returns what can be done without copying, and what stands in the way.

@@ -1,0 +1,97 @@
+"""What becomes of samples that differ in length."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from ptview._ptview import Layout
+
+Mode = Literal["constant", "zero", "reflect", "replicate"]
+Side = Literal["right", "left"]
+
+
+@dataclass(frozen=True)
+class Pad:
+    """How samples are made equally long; made by :func:`pad`."""
+
+    to: int | Literal["longest"] = "longest"
+    mode: Mode = "constant"
+    value: float = 0
+    side: Side = "right"
+    truncate: bool = True
+    lengths: bool | str = False
+    mask: bool | str = False
+
+    def __post_init__(self) -> None:
+        if self.to != "longest" and (isinstance(self.to, bool) or not isinstance(self.to, int) or self.to < 1):
+            raise ValueError(f'to is "longest" or a number of steps from 1 on, not {self.to!r}')
+        self._layout()
+
+    def _layout(self) -> Layout:
+        to = None if self.to == "longest" else self.to
+        return Layout.padded(to, self.mode, self.value, self.side, self.truncate, bool(self.mask))
+
+
+@dataclass(frozen=True)
+class RaggedLayout:
+    """Samples one behind the other; made by :func:`ragged`."""
+
+    layout: Literal["offsets", "nested"] = "offsets"
+
+    def __post_init__(self) -> None:
+        if self.layout not in ("offsets", "nested"):
+            raise ValueError(f'layout is "offsets" or "nested", not {self.layout!r}')
+
+    def _layout(self) -> Layout:
+        return Layout.joined()
+
+
+class Ragged(NamedTuple):
+    """A batch of samples of any length: ``values[offsets[i]:offsets[i + 1]]`` is sample ``i``."""
+
+    #: The steps of all samples.
+    values: Any
+    #: Where each sample begins, and where the last one ends: ``int64[samples + 1]``.
+    offsets: Any
+
+
+def pad(
+    to: int | Literal["longest"] = "longest",
+    *,
+    mode: Mode = "constant",
+    value: float = 0,
+    side: Side = "right",
+    truncate: bool = True,
+    lengths: bool | str = False,
+    mask: bool | str = False,
+) -> Pad:
+    """Makes samples of a batch equally long along their first dimension: pads short ones, cuts long ones.
+
+    Only tensors whose first size differs from file to file are touched.
+
+    Args:
+        to: ``"longest"`` of the batch, or a number of steps.
+        mode: What is put where a sample has nothing: a ``"constant"``, ``"zero"``, its steps mirrored at the end without
+            the last one (``"reflect"``), or its last step again and again (``"replicate"``).
+        value: The constant.
+        side: Where samples are padded and cut: ``"right"``, behind their last step, or ``"left"``, before their first.
+        truncate: Whether samples longer than ``to`` are cut; with ``False`` they are an :class:`ptview.Error`.
+        lengths: Adds how many steps of each sample are its own, ``int64[samples]``: as ``"<key>_lengths"`` beside a tensor
+            that stands in a dict, under the name that is given, or, of a tensor that stands in no dict, in a tuple with it.
+        mask: Adds which steps are a sample's own, ``bool[samples, steps]``, in the same way.
+
+    >>> pad(512, value=-100, mask="attention_mask")
+    Pad(to=512, mode='constant', value=-100, side='right', truncate=True, lengths=False, mask='attention_mask')
+    """
+    return Pad(to, mode, value, side, truncate, lengths, mask)
+
+
+def ragged(layout: Literal["offsets", "nested"] = "offsets") -> RaggedLayout:
+    """Puts samples of any length one behind the other.
+
+    Args:
+        layout: ``"offsets"`` gives a :class:`ptview.Ragged` of values and offsets, ``"nested"`` a jagged ``torch.nested`` tensor.
+
+    >>> ragged()
+    RaggedLayout(layout='offsets')
+    """
+    return RaggedLayout(layout)

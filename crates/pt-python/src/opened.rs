@@ -1,0 +1,170 @@
+//! A checkpoint in one file or several: its index, and the memory of its files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashMap;
+use pt_format::Limits;
+use pt_index::{FileEntry, FileSource, Freshness, Index, TensorEntry};
+use pt_view::{Access, CachedFile, FileCache, OpenOptions, TensorView};
+
+use crate::error::{Class, Error, Result};
+use crate::export::{Memory, Region, open_index, open_indexed};
+
+/// Smaller files are read whole: that is cheaper than page faults.
+const MAPPED_BYTES_MIN: u64 = 128 << 10;
+
+/// An open checkpoint. Tensors that Python has look into its memories, and keep those alive, not this.
+pub(crate) struct Opened {
+    path: PathBuf,
+    files: FileCache,
+    memories: Mutex<HashMap<usize, Arc<Memory>>>,
+}
+
+impl Opened {
+    /// Opens a file, an index of shards, the folder of a distributed checkpoint, or a folder with an index of shards.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let (data, index) = match path {
+            folder if pt_index::is_distributed(folder) => {
+                let kept = kept_index(&pt_index::sidecar_path(folder), folder);
+                let build = || pt_index::build_distributed(folder, &Limits::default());
+                (folder.to_owned(), kept.map_or_else(build, Ok)?)
+            }
+            folder if folder.is_dir() => Self::of_shards(&find_shard_index(folder)?)?,
+            shards if pt_index::is_shard_index(shards) => Self::of_shards(shards)?,
+            file => (file.to_owned(), index_of_file(file)?),
+        };
+        Ok(Self { path: path.to_owned(), files: FileCache::new(data, index), memories: Mutex::default() })
+    }
+
+    fn of_shards(path: &Path) -> Result<(PathBuf, Index)> {
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let kept = kept_index(&pt_index::sidecar_path(path), &folder);
+        let index = kept.map_or_else(|| pt_index::build_shards(path, &Limits::default()), Ok)?;
+        Ok((folder, index))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        self.files.index()
+    }
+
+    /// Returns the data files.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.index().files().map(|file| self.files.path_of(file)).collect()
+    }
+
+    /// Returns the path of a data file.
+    pub(crate) fn path_of(&self, number: usize) -> PathBuf {
+        self.index().file(number).map_or_else(|| self.path.clone(), |file| self.files.path_of(file))
+    }
+
+    /// Returns all tensors: file by file.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = TensorEntry<'_>> {
+        self.index().files().flat_map(|file| file.tensors())
+    }
+
+    /// Finds a tensor: file and number in it.
+    pub(crate) fn find(&self, name: &str) -> Option<(usize, usize)> {
+        let single = || self.index().file(0).filter(|_| self.index().file_count() == 1);
+        let found = match single() {
+            Some(file) => file.tensor(name),
+            None => self.index().files().find_map(|file| file.tensor(name)),
+        };
+        found.map(|tensor| (tensor.file().row(), tensor.number()))
+    }
+
+    /// Opens a data file, if it is not open.
+    pub(crate) fn file(&self, number: usize) -> Result<CachedFile<'_>> {
+        Ok(self.files.file(number)?)
+    }
+
+    /// Returns the memory of a file.
+    pub(crate) fn memory(&self, file: &CachedFile<'_>) -> Result<Arc<Memory>> {
+        let number = file.entry().row();
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = memories.get(&number) {
+            return Ok(memory.clone());
+        }
+        let memory = Arc::new(memory_of(file.source())?);
+        memories.insert(number, memory.clone());
+        Ok(memory)
+    }
+
+    /// Lends the bytes of a view, from its first element to its last.
+    pub(crate) fn lend(&self, file: &CachedFile<'_>, view: &TensorView<'_>) -> Result<Lent> {
+        if view.caps().zero_copy {
+            let location = view.locate_checked()?;
+            let region = Region::new(self.memory(file)?, location.offset, location.length);
+            let region = region.ok_or_else(|| {
+                Class::Tensor.error(format!("{}: the file was cut off", self.path.display()))
+            })?;
+            return Ok(Lent { region, in_place: true });
+        }
+        Self::copy(view)
+    }
+
+    /// Copies the elements of a view: contiguous, little-endian, as they are meant.
+    pub(crate) fn copy(view: &TensorView<'_>) -> Result<Lent> {
+        let bytes = view.to_bytes()?;
+        let filled = Memory::owned(bytes.len(), |out| {
+            out.copy_from_slice(&bytes);
+            Ok::<_, Error>(())
+        })?;
+        Ok(Lent { region: Region::whole(filled), in_place: false })
+    }
+}
+
+/// The bytes of a tensor, in memory.
+pub(crate) struct Lent {
+    pub(crate) region: Region,
+    /// They lie in the file's memory, as the file has them: strides, conjugate and negative bits included. Else they are
+    /// contiguous values.
+    pub(crate) in_place: bool,
+}
+
+/// Maps a file copy-on-write, or reads it if it is small.
+pub(crate) fn memory_of(source: &FileSource) -> Result<Memory> {
+    let length = source.metadata().len();
+    if length >= MAPPED_BYTES_MIN {
+        return Ok(Memory::map(source)?);
+    }
+    Ok(Memory::owned(length as usize, |out| source.read_exact_at(out, 0))?)
+}
+
+/// The index of one file: that beside it if it is fresh, else a new one.
+fn index_of_file(path: &Path) -> Result<Index> {
+    let options = OpenOptions { access: Access::Read, ..OpenOptions::default() };
+    Ok(open_indexed(path, &options)?.index().clone())
+}
+
+/// The index kept in a folder of several files, if it is there and of the files that are there.
+fn kept_index(sidecar: &Path, folder: &Path) -> Option<Index> {
+    let index = open_index(sidecar).ok()?;
+    let is_fresh = |file: FileEntry<'_>| {
+        matches!(file.freshness(&folder.join(file.path())), Ok(Freshness::Fresh | Freshness::Touched))
+    };
+    (index.file_count() > 0 && index.files().all(is_fresh)).then_some(index)
+}
+
+/// Finds the one index of shards in a folder.
+fn find_shard_index(folder: &Path) -> Result<PathBuf> {
+    let entries = fs::read_dir(folder)?.filter_map(|entry| entry.ok()).map(|entry| entry.path());
+    let mut found: Vec<_> = entries.filter(|path| pt_index::is_shard_index(path)).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(path), true) => Ok(path),
+        (None, _) => Err(Class::Format.error(format!(
+            "{}: no checkpoint: neither the folder of a distributed one nor one with an index of shards (`….index.json`); \
+             a folder of samples is a `ptview.Dataset`",
+            folder.display()
+        ))),
+        (Some(_), false) => {
+            let message = format!("{}: has several indexes of shards; open one of them", folder.display());
+            Err(Class::Format.error(message))
+        }
+    }
+}
