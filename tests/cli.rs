@@ -150,3 +150,41 @@ fn globals_are_listed_with_a_verdict() {
     assert_eq!((&line["verdict"], &line["name"]), (&"dangerous".into(), &"eval".into()));
     assert!(stderr(&output).contains(&format!("{file}: dangerous: builtins.eval")), "{}", stderr(&output));
 }
+
+#[test]
+fn bench_measures_files_and_folders() {
+    let output = ptview(&[
+        "bench",
+        "--no-torch",
+        "--seconds",
+        "0.01",
+        "--format",
+        "json",
+        "testdata/fixtures/zip/state_dict.pt",
+        "testdata/fixtures/zip",
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let paths: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(paths.len(), 2);
+    let groups: Vec<&serde_json::Value> =
+        paths.iter().flat_map(|path| path["groups"].as_array().unwrap()).collect();
+    assert!(groups.len() >= 5, "{groups:?}");
+    let measured = |contender: &serde_json::Value| contender["median_ns"].as_u64().is_some_and(|ns| ns > 0);
+    let of = |group: &serde_json::Value| group["contenders"].as_array().unwrap().clone();
+    // The fixtures make no batch with each other; all else has a time.
+    assert!(
+        groups.iter().filter(|group| group["work"] != "batches").all(|group| of(group).iter().all(measured))
+    );
+}
+
+#[test]
+fn bench_draws_bars_and_says_why_torch_is_missing() {
+    let file = "testdata/fixtures/zip/state_dict.pt";
+    let output = ptview(&["bench", "--python", "no-such-python", "--seconds", "0.01", file]);
+    let text = stdout(&output);
+    assert!(output.status.success() && text.contains("without torch: no-such-python: "), "{text}");
+    assert!(text.contains("open and list 3 tensors") && text.contains("█"), "{text}");
+    assert_eq!(ptview(&["bench", "--seconds", "0", file]).status.code(), Some(2));
+    assert_eq!(ptview(&["bench", "--no-torch", "no-such-file.pt"]).status.code(), Some(1));
+}

@@ -1,5 +1,6 @@
 //! The command line: arguments, and what each command prints.
 
+mod bench;
 mod demo;
 mod globals;
 mod index;
@@ -33,6 +34,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Show what an index holds: files, tensors, schemas, columns.
     Info(info::Arguments),
+    /// Measure how fast files and folders of your own are read, beside what could be at best and beside torch.
+    Bench(bench::Arguments),
     /// Write a small folder of .pt files, index it, stream shuffled batches from it, check them, and say how fast.
     Demo(demo::Arguments),
 }
@@ -67,6 +70,11 @@ enum Error {
     /// What is wrong was said already, line by line.
     #[error("{0}")]
     Reported(String),
+    /// What torch answered.
+    #[error("torch: {0}")]
+    Torch(String),
+    #[error("{0}")]
+    Bench(String),
     #[error("the demo read something else than it wrote: {0}")]
     Demo(String),
 }
@@ -82,6 +90,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Index(arguments) => index::run(&arguments, &mut out),
         Command::Verify(arguments) => verify::run(&arguments, &mut out),
         Command::Info(arguments) => info::run(&arguments, &mut out),
+        Command::Bench(arguments) => bench::run(&arguments, &mut out),
         Command::Demo(arguments) => demo::run(&arguments, &mut out),
     };
     match result.and_then(|()| out.flush().map_err(Error::Output)) {

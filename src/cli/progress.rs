@@ -14,6 +14,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Bar {
     bar: ProgressBar,
     what: &'static str,
+    units: &'static str,
     begun: Instant,
     /// When a plain line was written last.
     said: Mutex<Instant>,
@@ -22,13 +23,18 @@ pub(crate) struct Bar {
 impl Bar {
     /// Begins; `what` says what is done with the files.
     pub(crate) fn new(what: &'static str) -> Self {
-        let style = ProgressStyle::with_template(
-            "{msg} {wide_bar} {human_pos}/{human_len} files{prefix}, {per_sec}, {eta} left",
-        );
+        Self::counting(what, "files")
+    }
+
+    /// Begins something that is counted in other units than files.
+    pub(crate) fn counting(what: &'static str, units: &'static str) -> Self {
+        let style = ProgressStyle::with_template(&format!(
+            "{{msg}} {{wide_bar}} {{human_pos}}/{{human_len}} {units}{{prefix}}, {{per_sec}}, {{eta}} left",
+        ));
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what);
         let now = Instant::now();
-        Self { bar, what, begun: now, said: Mutex::new(now) }
+        Self { bar, what, units, begun: now, said: Mutex::new(now) }
     }
 
     /// Says how far the work is.
@@ -54,9 +60,10 @@ impl Bar {
         // Whoever closed stderr does not want to know.
         let _ = writeln!(
             io::stderr(),
-            "{}: {files} of {files_total} files, {}, {rate:.0} files/s",
+            "{}: {files} of {files_total} {units}, {}, {rate:.0} {units}/s",
             self.what,
-            BinaryBytes(bytes)
+            BinaryBytes(bytes),
+            units = self.units,
         );
     }
 

@@ -2,33 +2,43 @@
 
 use std::io::{self, Write};
 
-/// Writes rows in aligned columns; numbers in the columns named go to the right.
+/// Writes rows in aligned columns under a head; numbers in the columns named go to the right.
 pub(crate) fn write_table(
     out: &mut dyn Write,
     head: &[&str],
     right: &[usize],
     rows: &[Vec<String>],
 ) -> io::Result<()> {
-    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    let head = head.iter().map(|&cell| cell.to_owned()).collect();
+    write_rows(out, right, std::iter::once(&head).chain(rows).map(Vec::as_slice))
+}
+
+/// Writes rows in aligned columns.
+pub(crate) fn write_rows<'r>(
+    out: &mut dyn Write,
+    right: &[usize],
+    rows: impl Iterator<Item = &'r [String]> + Clone,
+) -> io::Result<()> {
+    let mut widths = Vec::new();
+    for row in rows.clone() {
+        widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut write_row = |cells: &mut dyn Iterator<Item = &str>| -> io::Result<()> {
+    for row in rows {
         let mut line = String::new();
-        for (column, (cell, &width)) in cells.zip(&widths).enumerate() {
+        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
             let padding = " ".repeat(width - cell.chars().count());
-            let gap = if column == 0 { "" } else { "  " };
+            let gap = if column == 0 || width == 0 { "" } else { "  " };
             match right.contains(&column) {
                 true => line.extend([gap, padding.as_str(), cell]),
                 false => line.extend([gap, cell, padding.as_str()]),
             }
         }
-        writeln!(out, "{}", line.trim_end())
-    };
-    write_row(&mut head.iter().copied())?;
-    rows.iter().try_for_each(|row| write_row(&mut row.iter().map(String::as_str)))
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
 }
 
 /// A number of bytes, short.

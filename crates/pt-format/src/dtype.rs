@@ -136,6 +136,7 @@ impl DType {
     }
 
     /// Returns the dtype with this number, the inverse of `dtype as u8`.
+    #[inline]
     pub fn from_code(code: u8) -> Option<Self> {
         ROWS.get(usize::from(code)).map(|row| row.dtype)
     }
@@ -168,17 +169,20 @@ impl DType {
     }
 
     /// Returns the bytes of one element. Packed dtypes count one byte here; see [`Self::packing`].
+    #[inline]
     pub fn itemsize(self) -> usize {
         self.row().itemsize
     }
 
     /// Returns the bytes one value of the element is made of: half of a complex number, else the element.
     /// Memory must be aligned to it, and byte order swaps it.
+    #[inline]
     pub fn alignment(self) -> usize {
         if self.is_complex() { self.itemsize() / 2 } else { self.itemsize() }
     }
 
     /// Returns whether elements are pairs of a real and an imaginary part.
+    #[inline]
     pub fn is_complex(self) -> bool {
         self.row().kind == Kind::Complex
     }
@@ -190,6 +194,7 @@ impl DType {
 
     /// Returns how many logical elements share one byte, for the dtypes whose shape counts logical elements
     /// (`quint4x2`, `quint2x4`). Each row of the last dimension is padded to whole bytes.
+    #[inline]
     pub fn packing(self) -> Option<u64> {
         match self.row().kind {
             Kind::Packed(elements) => Some(elements),
@@ -197,6 +202,7 @@ impl DType {
         }
     }
 
+    #[inline]
     fn row(self) -> &'static Row {
         &ROWS[self as usize]
     }

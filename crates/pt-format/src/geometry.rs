@@ -13,6 +13,7 @@ use crate::dtype::DType;
 /// assert_eq!(geometry::numel(&[u64::MAX, 2]), None);
 /// assert_eq!(geometry::numel(&[u64::MAX, 2, 0]), Some(0));
 /// ```
+#[inline]
 pub fn numel(shape: &[u64]) -> Option<u64> {
     if shape.contains(&0) {
         return Some(0);
@@ -29,6 +30,7 @@ pub fn numel(shape: &[u64]) -> Option<u64> {
 /// assert_eq!(geometry::extent(&[2, 3], &[100, 1]), Some(103));
 /// assert_eq!(geometry::extent(&[0, 3], &[100, 1]), Some(0));
 /// ```
+#[inline]
 pub fn extent(shape: &[u64], stride: &[u64]) -> Option<u64> {
     if shape.len() != stride.len() {
         return None;
@@ -50,6 +52,7 @@ pub fn extent(shape: &[u64], stride: &[u64]) -> Option<u64> {
 /// assert!(geometry::is_contiguous(&[1, 4, 1], &[999, 1, 77]));
 /// assert!(!geometry::is_contiguous(&[2, 3], &[1, 2]));
 /// ```
+#[inline]
 pub fn is_contiguous(shape: &[u64], stride: &[u64]) -> bool {
     if shape.contains(&0) {
         return true;
@@ -93,6 +96,7 @@ pub(crate) fn packed_bytes(shape: &[u64], per_byte: u64) -> Option<u64> {
 /// assert_eq!(geometry::nbytes(DType::Float32, &[2, 3]), Some(24));
 /// assert_eq!(geometry::nbytes(DType::QUInt4x2, &[3, 5]), Some(9));
 /// ```
+#[inline]
 pub fn nbytes(dtype: DType, shape: &[u64]) -> Option<u64> {
     match dtype.packing() {
         Some(per_byte) => packed_bytes(shape, per_byte),

@@ -57,6 +57,7 @@ impl Layout {
     }
 
     /// Returns the layout with this number, the inverse of `layout as u8`.
+    #[inline]
     pub fn from_code(code: u8) -> Option<Self> {
         [
             Self::Strided,
@@ -107,6 +108,7 @@ impl Flags {
     pub const SWAPPED: Self = Self(1 << 8);
 
     /// Returns whether all of `other` are set.
+    #[inline]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -117,6 +119,7 @@ impl Flags {
     }
 
     /// Returns the flags with these bits, unknown ones dropped.
+    #[inline]
     pub fn from_bits(bits: u16) -> Self {
         Self(bits & 0x1FF)
     }

@@ -45,7 +45,7 @@ pub use crate::distributed::{build_distributed, is_distributed};
 pub use crate::error::{Error, Result};
 pub use crate::freshness::{Freshness, Policy, Stamp};
 pub use crate::index::{
-    FileEntry, Index, Key, Leaf, Node, NodeKind, Schema, SkippedEntry, StorageEntry, TensorEntry,
+    FileEntry, Index, Key, Leaf, Node, NodeKind, Schema, SkippedEntry, StorageEntry, TensorEntry, UsualTensor,
 };
 pub use crate::save::{FOLDER_INDEX, SIDECAR_EXTENSION, data_path, read, save, sidecar_path, write_atomic};
 pub use crate::shards::{build_shards, is_shard_index, shard_files};

@@ -106,12 +106,26 @@ impl Sections {
     }
 
     /// Returns the bytes of a section.
+    #[inline]
     pub(crate) fn get(&self, kind: Kind) -> &[u8] {
         let (start, length) = self.places[kind as usize];
         &self.bytes[start..start + length]
     }
 
+    /// Returns `count` rows of a section from `start` on; `None` where they are not all there.
+    #[inline]
+    pub(crate) fn some_rows<T: Pod>(&self, kind: Kind, start: u32, count: u32) -> Option<&[T]> {
+        let (begin, length) = self.places[kind as usize];
+        let bytes = size_of::<T>() as u64;
+        let (first, end) = (u64::from(start) * bytes, (u64::from(start) + u64::from(count)) * bytes);
+        if end > length as u64 {
+            return None;
+        }
+        bytemuck::try_cast_slice(self.bytes.get(begin + first as usize..begin + end as usize)?).ok()
+    }
+
     /// Returns the rows of a section.
+    #[inline]
     pub(crate) fn rows<T: Pod>(&self, kind: Kind) -> &[T] {
         rows(self.get(kind))
     }
@@ -122,6 +136,7 @@ pub(crate) fn damaged(offset: usize, what: &'static str) -> Error {
 }
 
 /// Rows of a section; a rest that makes no row is left out.
+#[inline]
 fn rows<T: Pod>(bytes: &[u8]) -> &[T] {
     let whole = bytes.len() / size_of::<T>() * size_of::<T>();
     bytemuck::try_cast_slice(&bytes[..whole]).unwrap_or_default()

@@ -76,7 +76,7 @@ impl Memory {
 
     fn address(&self) -> *mut u8 {
         match self {
-            Self::Mapped(map) => map.address(),
+            Self::Mapped(map) => map.as_mut_ptr(),
             Self::Owned { blocks, .. } => blocks.as_ptr().cast(),
         }
     }

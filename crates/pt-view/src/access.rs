@@ -89,6 +89,7 @@ impl Handle {
         Ok(Self { source: FileSource::open(path)?, map: None })
     }
 
+    #[inline]
     pub(crate) fn file_bytes<'a>(&'a self, checked: &'a CheckedRecords) -> FileBytes<'a> {
         match &self.map {
             Some(map) => FileBytes::mapped(map, &self.source, checked),

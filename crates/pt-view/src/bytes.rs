@@ -56,10 +56,12 @@ impl<'a> FileBytes<'a> {
     /// assert!(view.as_slice::<i64>().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn read(source: &'a FileSource, checked: &'a CheckedRecords) -> Self {
         Self { bytes: None, map: None, source: Some(source), checked: Some(checked) }
     }
 
+    #[inline]
     pub(crate) fn mapped(map: &'a Map, source: &'a FileSource, checked: &'a CheckedRecords) -> Self {
         Self { bytes: Some(map), map: Some(map), source: Some(source), checked: Some(checked) }
     }
@@ -120,6 +122,7 @@ impl CheckedRecords {
         Self { checked: (0..storages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect() }
     }
 
+    #[inline]
     pub(crate) fn is_checked(&self, storage: usize) -> bool {
         let word = self.checked.get(storage / 64);
         word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (storage % 64) != 0)

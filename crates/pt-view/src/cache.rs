@@ -209,6 +209,7 @@ impl<'c> CachedFile<'c> {
     }
 
     /// Returns the view of the tensor with this number among the file's.
+    #[inline]
     pub fn tensor_at(&self, number: usize) -> Option<TensorView<'_>> {
         let entry = self.entry.tensor_at(number)?;
         Some(TensorView::new(entry, self.handle.file_bytes(self.checked)))

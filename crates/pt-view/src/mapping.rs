@@ -132,15 +132,23 @@ impl Mapping {
     /// assert_eq!(mapping.tensor_at(number).unwrap().name(), "w"); // as often as need be, without a name to look up
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn tensor_at(&self, number: usize) -> Option<TensorView<'_>> {
         let entry = self.file()?.tensor_at(number)?;
         Some(TensorView::new(entry, self.file_bytes()))
     }
 
+    /// Returns the open file, for those who do their own input.
+    pub fn source(&self) -> &FileSource {
+        &self.handle.source
+    }
+
+    #[inline]
     fn file(&self) -> Option<FileEntry<'_>> {
         self.index.file(0)
     }
 
+    #[inline]
     pub(crate) fn file_bytes(&self) -> FileBytes<'_> {
         self.handle.file_bytes(&self.checked)
     }

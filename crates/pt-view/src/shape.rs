@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pt_format::{Element, Layout, geometry};
+use pt_index::UsualTensor;
 
 use crate::error::{Obstacle, Result};
 use crate::iter::Rows;
@@ -34,6 +35,7 @@ impl Default for Dims {
 
 impl<'a> TensorView<'a> {
     /// Returns the sizes in elements; `None` for nested tensors.
+    #[inline]
     pub fn shape(&self) -> Option<&[u64]> {
         match &self.window.dims {
             Dims::Last { dropped } => self.entry.shape()?.get(*dropped..),
@@ -42,6 +44,7 @@ impl<'a> TensorView<'a> {
     }
 
     /// Returns the strides in elements; `None` for sparse and nested tensors.
+    #[inline]
     pub fn stride(&self) -> Option<&[u64]> {
         match &self.window.dims {
             Dims::Last { dropped } => self.entry.stride()?.get(*dropped..),
@@ -59,7 +62,18 @@ impl<'a> TensorView<'a> {
         geometry::nbytes(self.dtype()?, self.shape()?)
     }
 
+    /// Shape and stride of a usual tensor's view, and its first element in the storage.
+    #[inline]
+    pub(crate) fn window_of<'v>(&'v self, usual: &UsualTensor<'v>) -> Option<(&'v [u64], &'v [u64], u64)> {
+        let (shape, stride) = match &self.window.dims {
+            Dims::Last { dropped } => (usual.shape.get(*dropped..)?, usual.stride.get(*dropped..)?),
+            Dims::Own(dims) => dims.split_at(dims.len() / 2),
+        };
+        Some((shape, stride, usual.storage_offset.checked_add(self.window.skipped)?))
+    }
+
     /// The view's first element in the storage.
+    #[inline]
     pub(crate) fn storage_offset(&self) -> Option<u64> {
         self.entry.storage_offset().checked_add(self.window.skipped)
     }

@@ -63,6 +63,7 @@ pub struct TensorView<'a> {
 
 impl<'a> TensorView<'a> {
     /// Looks at a row of an index with the bytes of its file.
+    #[inline]
     pub fn new(entry: TensorEntry<'a>, file: FileBytes<'a>) -> Self {
         Self { entry, file, window: Window::default() }
     }
@@ -87,9 +88,16 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// [`Error::Refused`] with the obstacle: another type, strided, misaligned, compressed, big-endian, a lazy
     /// conjugate or negative bit, no data. [`Self::to_cow`] copies its way around all but the first and the last.
+    #[inline]
     pub fn as_slice<T: Element>(&self) -> Result<&'a [T]> {
-        self.check_type::<T>()?;
-        self.cast(self.as_bytes()?)
+        let bytes = match self.plain(T::DTYPE, size_of::<T>() as u64) {
+            Some(bytes) => bytes,
+            None => {
+                self.check_type::<T>()?;
+                self.lend()?
+            }
+        };
+        self.cast(bytes)
     }
 
     /// Borrows the elements from the first to the last as they lie, gaps and all, with shape and stride.
@@ -105,6 +113,18 @@ impl<'a> TensorView<'a> {
         Ok((elements, place.shape, place.stride))
     }
 
+    /// The bytes of the file from the first element to the last (first and number), if they are the values.
+    pub(crate) fn lendable(&self) -> Result<(u64, u64)> {
+        let place = self.place()?;
+        match self.obstacle_to_bytes(&place) {
+            None | Some(Obstacle::Strided { .. } | Obstacle::Packed(_)) => {}
+            Some(obstacle) => return Err(self.refused(obstacle)),
+        }
+        self.check_header(&place)?;
+        Ok((place.record.data_offset.saturating_add(place.start), place.length))
+    }
+
+    #[inline]
     fn cast<T: Element>(&self, bytes: &'a [u8]) -> Result<&'a [T]> {
         bytemuck::checked::try_cast_slice(bytes).map_err(|error| {
             self.refused(match error {
@@ -118,7 +138,17 @@ impl<'a> TensorView<'a> {
     ///
     /// # Errors
     /// As [`Self::as_slice`], type and alignment aside.
+    #[inline]
     pub fn as_bytes(&self) -> Result<&'a [u8]> {
+        let dtype = self.dtype().filter(|dtype| dtype.packing().is_none());
+        match dtype.and_then(|dtype| self.plain(dtype, dtype.itemsize() as u64)) {
+            Some(bytes) => Ok(bytes),
+            None => self.lend(),
+        }
+    }
+
+    /// [`Self::as_bytes`] the long way, with the record checked and the reason for a refusal.
+    fn lend(&self) -> Result<&'a [u8]> {
         let place = self.place()?;
         match self.obstacle_to_bytes(&place) {
             Some(obstacle) => Err(self.refused(obstacle)),

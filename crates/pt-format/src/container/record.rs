@@ -72,6 +72,7 @@ impl Record {
     }
 
     /// Returns whether the bytes lie in the file as they are.
+    #[inline]
     pub fn is_stored(&self) -> bool {
         self.method == METHOD_STORED
     }

@@ -35,6 +35,7 @@ pub(crate) struct SchemaRows<'i> {
 }
 
 impl<'i> FileEntry<'i> {
+    #[inline]
     pub(super) fn new(
         index: &'i Index,
         schema: &'i SchemaRow,
@@ -47,11 +48,13 @@ impl<'i> FileEntry<'i> {
     }
 
     /// What all files of its schema have in common.
+    #[inline]
     pub(super) fn schema_row_data(&self) -> &'i SchemaRow {
         self.schema
     }
 
     /// Returns bytes of the file's own row.
+    #[inline]
     pub(super) fn own_bytes(&self, start: usize, length: usize) -> &'i [u8] {
         self.bytes.get(start..start.saturating_add(length)).unwrap_or_default()
     }
@@ -119,15 +122,18 @@ impl<'i> FileEntry<'i> {
         }
     }
 
+    #[inline]
     fn tensor_rows(&self) -> &'i [TensorRow] {
         self.index.rows(Kind::Tensors, self.schema.tensors_start, self.schema.tensors_count)
     }
 
+    #[inline]
     pub(super) fn storage_rows(&self) -> &'i [StorageRow] {
         self.index.rows(Kind::Storages, self.schema.storages_start, self.schema.storages_count)
     }
 
     /// Returns the place of the number at `position` of a row, if files differ in it.
+    #[inline]
     pub(super) fn varying(&self, first: u32, mask: u32, position: u32) -> Option<VaryingRow> {
         if mask & 1 << position == 0 {
             return None;
@@ -137,7 +143,15 @@ impl<'i> FileEntry<'i> {
     }
 
     /// Returns the number of this file: what all files have in common, and what is its own.
+    #[inline]
     pub(super) fn number_of(&self, base: u64, first: u32, mask: u32, position: u32) -> u64 {
+        match mask & 1 << position {
+            0 => base,
+            _ => self.own_number(base, first, mask, position),
+        }
+    }
+
+    fn own_number(&self, base: u64, first: u32, mask: u32, position: u32) -> u64 {
         let Some(place) = self.varying(first, mask, position) else { return base };
         let start = place.offset as usize;
         let own = self.bytes.get(start..start + (place.width as usize).min(8)).unwrap_or_default();
@@ -148,6 +162,7 @@ impl<'i> FileEntry<'i> {
 
     /// The number among the rows of all files of one that is `local` in this file, where each file of the schema has
     /// `count`.
+    #[inline]
     pub(super) fn number_in_index(&self, before: u64, count: u32, local: u32) -> usize {
         before.saturating_add(u64::from(count) * u64::from(self.row)).saturating_add(local.into()) as usize
     }
@@ -183,6 +198,7 @@ impl<'i> FileEntry<'i> {
     }
 
     /// Returns the order of bytes inside the storages.
+    #[inline]
     pub fn byte_order(&self) -> ByteOrder {
         match self.schema.flags & FILE_BIG_ENDIAN {
             0 => ByteOrder::Little,
@@ -206,6 +222,7 @@ impl<'i> FileEntry<'i> {
     /// assert_eq!(index.file(0).unwrap().tensor_at(0).unwrap().shape(), Some(&[1][..]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn tensor_at(&self, number: usize) -> Option<TensorEntry<'i>> {
         let data = self.tensor_rows().get(number)?;
         Some(TensorEntry::new(*self, number as u32, data))
@@ -292,6 +309,7 @@ pub(crate) struct FilesInOrder<'i> {
 }
 
 impl<'i> FilesInOrder<'i> {
+    #[inline]
     pub(super) fn new(index: &'i Index, paths: PathReader<'i>) -> Self {
         Self { index, paths, number: 0, ahead: false, found: 0 }
     }

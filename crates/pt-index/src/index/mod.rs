@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) use self::file::FilesInOrder;
 pub use self::file::{FileEntry, Leaf};
 pub use self::schema::{Key, Node, NodeKind, Schema};
-pub use self::tensor::{StorageEntry, TensorEntry};
+pub use self::tensor::{StorageEntry, TensorEntry, UsualTensor};
 use crate::column::Column;
 use crate::error::Result;
 use crate::freshness::Stamp;
@@ -91,18 +91,20 @@ impl Index {
         self.sections.offset(kind)
     }
 
+    #[inline]
     pub(crate) fn section<T: Pod>(&self, kind: Kind) -> &[T] {
         self.sections.rows(kind)
     }
 
+    #[inline]
     pub(crate) fn section_bytes(&self, kind: Kind) -> &[u8] {
         self.sections.get(kind)
     }
 
     /// Returns `count` rows of a section from `start` on; none where they are not all there.
+    #[inline]
     fn rows<T: Pod>(&self, kind: Kind, start: u32, count: u32) -> &[T] {
-        let start = start as usize;
-        self.section(kind).get(start..start + count as usize).unwrap_or_default()
+        self.sections.some_rows(kind, start, count).unwrap_or_default()
     }
 
     pub(crate) fn string(&self, id: u32) -> &str {
@@ -125,10 +127,12 @@ impl Index {
         self.section_bytes(bytes).get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
+    #[inline]
     fn optional_string(&self, id: u32) -> Option<&str> {
         (id != NONE).then(|| self.string(id))
     }
 
+    #[inline]
     pub(crate) fn summary(&self) -> SummaryRow {
         self.section(Kind::Summary).first().copied().unwrap_or_default()
     }
@@ -178,6 +182,7 @@ impl Index {
     }
 
     /// Returns the file with this number.
+    #[inline]
     pub fn file(&self, number: usize) -> Option<FileEntry<'_>> {
         let number = u32::try_from(number).ok().filter(|&number| u64::from(number) < self.summary().files)?;
         let file_schemas = self.section::<u32>(Kind::FileSchemas);
@@ -189,6 +194,7 @@ impl Index {
         self.row_of_schema(schema, row, number)
     }
 
+    #[inline]
     fn row_of_schema(&self, schema: u32, row: u32, number: u32) -> Option<FileEntry<'_>> {
         let schema_row = self.section::<SchemaRow>(Kind::Schemas).get(schema as usize)?;
         if row >= schema_row.rows_count {

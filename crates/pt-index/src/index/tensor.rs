@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pt_format::{DType, Flags, Layout, Quantizer, Record, geometry};
+use pt_format::{ByteOrder, DType, Flags, Layout, Quantizer, Record, geometry};
 
 use crate::index::{FileEntry, Index};
 use crate::layout::*;
@@ -16,6 +16,7 @@ pub struct TensorEntry<'i> {
 }
 
 impl<'i> TensorEntry<'i> {
+    #[inline]
     pub(super) fn new(file: FileEntry<'i>, local: u32, data: &'i TensorRow) -> Self {
         Self { file, local, data }
     }
@@ -29,12 +30,14 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the number of the tensor in its index.
+    #[inline]
     pub fn row(&self) -> usize {
         let schema = self.file.schema_row_data();
         self.file.number_in_index(schema.tensors_before, schema.tensors_count, self.local)
     }
 
     /// Returns the number of the tensor in its file.
+    #[inline]
     pub fn number(&self) -> usize {
         self.local as usize
     }
@@ -58,16 +61,19 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the file the tensor is in.
+    #[inline]
     pub fn file(&self) -> FileEntry<'i> {
         self.file
     }
 
     /// Returns the dtype; `None` when the file's is unknown.
+    #[inline]
     pub fn dtype(&self) -> Option<DType> {
         DType::from_code(self.data.dtype)
     }
 
     /// Returns the sizes in elements; `None` for nested tensors.
+    #[inline]
     pub fn shape(&self) -> Option<&'i [u64]> {
         match self.data.rank {
             NO_RANK => None,
@@ -76,6 +82,7 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the strides in elements; `None` where there are none (sparse, nested).
+    #[inline]
     pub fn stride(&self) -> Option<&'i [u64]> {
         match self.data.has_stride {
             0 => None,
@@ -89,18 +96,24 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Sizes, then strides.
+    #[inline(always)]
     pub(crate) fn dims(&self) -> &'i [u64] {
         let count = self.data.dims_count();
         let TensorRow { varying, varying_mask, dims, .. } = *self.data;
-        if varying_mask & TensorRow::DIMS == 0 {
-            return self.index().rows(Kind::Dims, dims, count as u32);
+        match varying_mask & TensorRow::DIMS {
+            0 => self.index().rows(Kind::Dims, dims, count as u32),
+            _ => self.own_dims(varying, varying_mask, count),
         }
+    }
+
+    fn own_dims(&self, varying: u32, varying_mask: u32, count: usize) -> &'i [u64] {
         let place = self.file.varying(varying, varying_mask, TensorRow::DIMS.trailing_zeros());
         let start = place.map_or(usize::MAX, |place| place.offset as usize);
         bytemuck::try_cast_slice(self.file.own_bytes(start, 8 * count)).unwrap_or_default()
     }
 
     /// Returns the position of the first element in the storage, in elements.
+    #[inline]
     pub fn storage_offset(&self) -> u64 {
         self.file.number_of(self.data.storage_offset, self.data.varying, self.data.varying_mask, 0)
     }
@@ -111,16 +124,19 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the bytes of the logical elements: what a contiguous copy takes. `None` where there is no shape or dtype.
+    #[inline]
     pub fn nbytes(&self) -> Option<u64> {
         geometry::nbytes(self.dtype()?, self.shape()?)
     }
 
     /// Returns the layout.
+    #[inline]
     pub fn layout(&self) -> Layout {
         Layout::from_code(self.data.layout).unwrap_or(Layout::Wrapper)
     }
 
     /// Returns the yes-or-no properties.
+    #[inline]
     pub fn flags(&self) -> Flags {
         Flags::from_bits(self.data.flags)
     }
@@ -131,9 +147,53 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns the storage the tensor looks into; composite and meta tensors have none.
+    #[inline]
     pub fn storage(&self) -> Option<StorageEntry<'i>> {
         let data = self.file.storage_rows().get(self.data.storage as usize)?;
         Some(StorageEntry::new(self.file, self.data.storage, data))
+    }
+
+    /// Returns what reading the usual tensor takes, all at once. `None` for any other, of which the methods say more: one with
+    /// a fault, without shape, stride or place in the file, compressed, big-endian, conjugate or negative.
+    ///
+    /// ```
+    /// # use pt_format::{Checkpoint, Limits, write};
+    /// let bytes = write::to_vec(&write::Tensor::new::<u8>(&[2], &[7, 8])?.into())?;
+    /// let index = pt_index::index_of(&Checkpoint::parse(&bytes, &Limits::default())?)?;
+    /// let usual = index.tensor(0).unwrap().usual().unwrap();
+    /// assert_eq!((usual.shape, usual.storage_bytes), (&[2][..], 2));
+    /// assert_eq!(bytes[usual.data_offset as usize..][..2], [7, 8]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn usual(&self) -> Option<UsualTensor<'i>> {
+        const ODD: [Flags; 4] = [Flags::META, Flags::CONJ, Flags::NEG, Flags::SWAPPED];
+        let (data, file) = (self.data, &self.file);
+        let (shape, stride) = self.dims().split_at_checked(data.rank.into())?;
+        let storage = file.storage_rows().get(data.storage as usize)?;
+        let flags = self.flags();
+        let is_usual = [data.fault, storage.fault] == [NONE; 2]
+            && data.layout == Layout::Strided as u8
+            && data.has_stride != 0
+            && storage.method == 0
+            && !ODD.into_iter().any(|odd| flags.contains(odd))
+            && file.byte_order() == ByteOrder::Little;
+        if !is_usual {
+            return None;
+        }
+        // Without the copy of `self.file` that a `StorageEntry` is: that costs more than the rest.
+        let number = |base, position| file.number_of(base, storage.varying, storage.varying_mask, position);
+        let schema = file.schema_row_data();
+        let data_offset = number(storage.data_offset, 0);
+        (data_offset != NO_OFFSET).then_some(UsualTensor {
+            dtype: self.dtype()?,
+            shape,
+            stride,
+            storage_offset: self.storage_offset(),
+            storage: file.number_in_index(schema.storages_before, schema.storages_count, data.storage),
+            data_offset,
+            storage_bytes: number(storage.bytes, 3),
+        })
     }
 
     /// Returns the earlier tensor that is the very same object.
@@ -160,6 +220,7 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns why the tensor cannot be read, if it cannot.
+    #[inline]
     pub fn fault(&self) -> Option<&'i str> {
         let own = self.index().optional_string(self.data.fault);
         own.or_else(|| self.index().optional_string(self.storage()?.data.fault))
@@ -185,6 +246,26 @@ impl fmt::Debug for TensorEntry<'_> {
     }
 }
 
+/// A tensor whose bytes stand in the file as they are in memory; see [`TensorEntry::usual`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct UsualTensor<'i> {
+    /// The dtype.
+    pub dtype: DType,
+    /// Sizes in elements.
+    pub shape: &'i [u64],
+    /// Strides in elements.
+    pub stride: &'i [u64],
+    /// Position of the first element in the storage, in elements.
+    pub storage_offset: u64,
+    /// Number of the storage in the index.
+    pub storage: usize,
+    /// First byte of the storage in the file.
+    pub data_offset: u64,
+    /// Bytes of the storage.
+    pub storage_bytes: u64,
+}
+
 /// A storage of an index.
 #[derive(Clone, Copy)]
 pub struct StorageEntry<'i> {
@@ -194,21 +275,25 @@ pub struct StorageEntry<'i> {
 }
 
 impl<'i> StorageEntry<'i> {
+    #[inline]
     pub(super) fn new(file: FileEntry<'i>, local: u32, data: &'i StorageRow) -> Self {
         Self { file, local, data }
     }
 
     /// Returns the number of the storage in its index.
+    #[inline]
     pub fn row(&self) -> usize {
         let schema = self.file.schema_row_data();
         self.file.number_in_index(schema.storages_before, schema.storages_count, self.local)
     }
 
+    #[inline]
     fn number(&self, base: u64, position: u32) -> u64 {
         self.file.number_of(base, self.data.varying, self.data.varying_mask, position)
     }
 
     /// The row with the numbers of this file.
+    #[inline]
     pub(crate) fn data(&self) -> StorageRow {
         let data = self.data;
         StorageRow {
@@ -223,11 +308,13 @@ impl<'i> StorageEntry<'i> {
     }
 
     /// Returns its length in bytes, decoded.
+    #[inline]
     pub fn nbytes(&self) -> u64 {
         self.number(self.data.bytes, 3)
     }
 
     /// Returns where its bytes lie; `None` when the file has no place for them.
+    #[inline]
     pub fn record(&self) -> Option<Record> {
         let data = self.data();
         (data.data_offset != NO_OFFSET).then_some(Record {
@@ -242,6 +329,7 @@ impl<'i> StorageEntry<'i> {
     }
 
     /// Returns why it cannot be read, if it cannot.
+    #[inline]
     pub fn fault(&self) -> Option<&'i str> {
         self.file.index().optional_string(self.data.fault)
     }

@@ -1,8 +1,11 @@
 //! The one unsafe module: files as memory.
 //!
-//! Two things cannot be proved by the compiler. A mapping is a promise about the outside world, so [`Map::new`] and the
-//! constructors of [`Mapping`] and [`FileCache`] that map hand that promise to their caller. And `mincore` writes to memory it is given, and
-//! `MADV_DONTNEED` takes pages away, which is done here with the reasons beside it.
+//! Two things cannot be proved by the compiler. A mapping is a promise about the outside world, so [`Map::new`],
+//! [`PrivateMap::new`] and the constructors of [`Mapping`] and [`FileCache`] that map hand that promise to their caller. And
+//! `mincore` writes to memory it is given, and `MADV_DONTNEED` takes pages away, which is done here with the reasons beside
+//! it.
+
+mod private;
 
 use std::fs::File;
 use std::io;
@@ -12,6 +15,7 @@ use std::path::Path;
 use bytes::Bytes;
 use pt_index::{FileSource, Index};
 
+pub use self::private::PrivateMap;
 use crate::access::{Access, Handle, OpenOptions};
 use crate::cache::FileCache;
 use crate::error::Result;
@@ -50,31 +54,17 @@ impl Map {
     /// # Errors
     /// What the system says, and [`io::ErrorKind::InvalidInput`] for a range outside the map.
     pub fn advise(&self, advice: Advice, offset: usize, length: usize) -> io::Result<()> {
-        self.check_range(offset, length)?;
+        check_range(self.len(), offset, length)?;
         #[cfg(unix)]
-        {
-            let advice = match advice {
-                Advice::Random => memmap2::Advice::Random,
-                Advice::Sequential => memmap2::Advice::Sequential,
-                Advice::WillNeed => memmap2::Advice::WillNeed,
-                #[cfg(target_os = "linux")]
-                Advice::HugePages => {
-                    // Kernels without huge pages do not know the word.
-                    return match self.map.advise_range(memmap2::Advice::HugePage, offset, length) {
-                        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-                        result => result,
-                    };
-                }
-                #[cfg(not(target_os = "linux"))]
-                Advice::HugePages => return Ok(()),
-                Advice::DontNeed => {
-                    let advice = memmap2::UncheckedAdvice::DontNeed;
-                    // SAFETY: the map is shared, of a file, and never written to: what is dropped is read from the file
-                    // again, and whoever made the map promised that the file does not change. The range is inside.
-                    return unsafe { self.map.unchecked_advise_range(advice, offset, length) };
-                }
-            };
-            self.map.advise_range(advice, offset, length)
+        match checked_advice(advice) {
+            Some(advice) => taken(advice, self.map.advise_range(advice, offset, length)),
+            None if advice == Advice::DontNeed => {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: the map is shared, of a file, and never written to: what is dropped is read from the file
+                // again, and whoever made the map promised that the file does not change. The range is inside.
+                unsafe { self.map.unchecked_advise_range(advice, offset, length) }
+            }
+            None => Ok(()),
         }
         #[cfg(not(unix))]
         {
@@ -89,7 +79,7 @@ impl Map {
     /// # Errors
     /// What the system says, also when the file was cut off; [`io::ErrorKind::InvalidInput`] for a range outside the map.
     pub fn populate(&self, offset: usize, length: usize) -> io::Result<bool> {
-        self.check_range(offset, length)?;
+        check_range(self.len(), offset, length)?;
         #[cfg(target_os = "linux")]
         loop {
             match self.map.advise_range(memmap2::Advice::PopulateRead, offset, length) {
@@ -109,13 +99,6 @@ impl Map {
         // SAFETY: the map lives as long as `self`.
         unsafe { resident(self.map.as_ptr(), self.map.len(), offset, length) }
     }
-
-    fn check_range(&self, offset: usize, length: usize) -> io::Result<()> {
-        match offset.checked_add(length).is_some_and(|end| end <= self.map.len()) {
-            true => Ok(()),
-            false => Err(io::ErrorKind::InvalidInput.into()),
-        }
-    }
 }
 
 impl Deref for Map {
@@ -132,62 +115,40 @@ impl AsRef<[u8]> for Map {
     }
 }
 
-/// A file mapped for those who may write to its memory: what they write stays in this process (copy on write), and the file
-/// never changes. Only an address is handed out, no slice: what is done with it is theirs to answer for.
-///
-/// ```
-/// # let folder = tempfile::tempdir()?;
-/// # let path = folder.path().join("x");
-/// # std::fs::write(&path, b"abc")?;
-/// use pt_view::PrivateMap;
-/// // SAFETY: nobody truncates the file while it is mapped.
-/// let map = unsafe { PrivateMap::new(&std::fs::File::open(&path)?)? };
-/// // SAFETY: the first byte is inside, and nobody else looks at it.
-/// unsafe { *map.address() = b'x' };
-/// assert_eq!(std::fs::read(&path)?, b"abc");
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct PrivateMap {
-    map: memmap2::MmapRaw,
+fn check_range(bytes: usize, offset: usize, length: usize) -> io::Result<()> {
+    match offset.checked_add(length).is_some_and(|end| end <= bytes) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
-impl PrivateMap {
-    /// Maps a whole file. Nothing is read until it is touched.
-    ///
-    /// # Errors
-    /// What the system says.
-    ///
-    /// # Safety
-    /// Nobody truncates the file while the map lives: the next touch of a page that is gone kills the process with SIGBUS.
-    /// Bytes that others write to the file may or may not show in pages that were not written to here.
-    pub unsafe fn new(file: &File) -> io::Result<Self> {
-        // Memory is only needed for pages that are written to, so the system need not have room for all of them.
-        // SAFETY: the contract is our caller's.
-        let map = unsafe { memmap2::MmapOptions::new().no_reserve_swap().map_copy(file) }?;
-        Ok(Self { map: map.into() })
+/// The advice that is nothing but a hint, as the system calls it; `None` where it has no word for it.
+#[cfg(unix)]
+fn checked_advice(advice: Advice) -> Option<memmap2::Advice> {
+    match advice {
+        Advice::Random => Some(memmap2::Advice::Random),
+        Advice::Sequential => Some(memmap2::Advice::Sequential),
+        Advice::WillNeed => Some(memmap2::Advice::WillNeed),
+        #[cfg(target_os = "linux")]
+        Advice::HugePages => Some(memmap2::Advice::HugePage),
+        #[cfg(not(target_os = "linux"))]
+        Advice::HugePages => None,
+        Advice::DontNeed => None,
     }
+}
 
-    /// Returns the address of the first byte; valid as long as the map lives.
-    pub fn address(&self) -> *mut u8 {
-        self.map.as_mut_ptr()
+/// Kernels without huge pages do not know the word; that is no error.
+#[cfg(unix)]
+fn taken(advice: memmap2::Advice, result: io::Result<()>) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if matches!(advice, memmap2::Advice::HugePage) {
+        return result.or_else(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => Ok(()),
+            _ => Err(error),
+        });
     }
-
-    /// Returns the bytes of the file, as many as there were when it was mapped.
-    pub fn len(&self) -> usize {
-        self.map.len()
-    }
-
-    /// Returns whether the file was empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Returns which pages of a range lie in memory now; see [`Map::resident`].
-    pub fn resident(&self, offset: usize, length: usize) -> Option<Residency> {
-        // SAFETY: the map lives as long as `self`.
-        unsafe { resident(self.map.as_ptr(), self.map.len(), offset, length) }
-    }
+    let _ = advice;
+    result
 }
 
 /// Returns which pages of a range of a map lie in memory.
