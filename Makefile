@@ -8,7 +8,7 @@ PTVIEW := target/release/ptview
 PACKAGE := crates/pt-python/python
 PYTHON_SOURCES := tests/python testdata/generate $(PACKAGE)
 
-.PHONY: test test-rust test-python python lint miri bench demo fixtures clean
+.PHONY: test test-rust test-python python lint miri bench bench-peers demo fixtures clean
 
 test: lint test-rust test-python
 
@@ -52,6 +52,10 @@ miri:
 ## Figures, not tests.
 bench:
 	cargo bench --workspace
+
+## Other readers of PyTorch files beside ours; builds them all first, which takes minutes.
+bench-peers:
+	cargo bench --manifest-path benches/peers/Cargo.toml
 
 demo:
 	cargo run --release -- demo

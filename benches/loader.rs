@@ -8,14 +8,16 @@ mod common;
 
 use std::fs::{self, File};
 use std::hint::black_box;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use pt_format::DType;
 use pt_format::write::{self, Object, Tensor};
 use pt_loader::{Batch, DataSet, Options, Pad, Permutation, Ragged, Unit};
 use pt_view::{Access, FileCache};
 use rayon::prelude::*;
+use rustix::fs::OFlags;
 
 use crate::common::folder_of_samples;
 
@@ -26,12 +28,13 @@ fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let parts: [(&str, fn(&Path)); 5] = [
+    let parts: [Part; 6] = [
         ("one-file", one_file),
         ("many-files", many_files),
         ("rows", rows),
         ("single", single),
         ("ragged", ragged),
+        ("cold", cold),
     ];
     println!("{:<66} {:>10}  {:>12}  {:>6}", "", "median µs", "µs a sample", "ratio");
     for (name, run) in parts {
@@ -41,15 +44,28 @@ fn main() {
     }
 }
 
+type Part = (&'static str, fn(&Path));
 type Candidate<'c> = (&'c str, &'c mut dyn FnMut(usize));
+
+/// As [`show_rounds`], in as many rounds as it takes for what is in memory.
+fn show(what: &str, per_round: usize, candidates: &mut [Candidate<'_>]) {
+    show_rounds(what, per_round, ROUNDS, candidates, &|| {});
+}
 
 /// Times the candidates in turns and shows their medians, each beside the first. Each gets the number of the round, shifted by
 /// its own place: so that none finds in the processor's cache what the one before it has read.
-fn show(what: &str, per_round: usize, candidates: &mut [Candidate<'_>]) {
+fn show_rounds(
+    what: &str,
+    per_round: usize,
+    rounds: usize,
+    candidates: &mut [Candidate<'_>],
+    before: &dyn Fn(),
+) {
     println!("{what}");
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); candidates.len()];
-    for round in 0..=ROUNDS {
+    for round in 0..=rounds {
         for (place, ((_, run), times)) in candidates.iter_mut().zip(&mut times).enumerate() {
+            before();
             let start = Instant::now();
             run((round + 8 * place) % (ROUNDS + 1));
             // The first round warms up.
@@ -304,5 +320,81 @@ fn ragged(folder: &Path) {
             ("gather_into, mapped", &mut gather(&map, &orders, ragged, &mut Batch::default())),
             ("gather_into, read", &mut gather(&read, &orders, ragged, &mut batch)),
         ],
+    );
+}
+
+/// Rows of 16 KiB of a file of 512 MiB that is not in memory.
+fn cold(folder: &Path) {
+    const ROWS: usize = 32_768;
+    const COUNT: usize = 512;
+    let folder = folder.join("loader-cold");
+    if !folder.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        let values: Vec<u32> = (0..ROWS as u32 * 4096).map(|at| at.wrapping_mul(2_654_435_761)).collect();
+        let x =
+            Tensor::from_bytes(DType::Float32, &[ROWS as u64, 4096], bytemuck::cast_slice::<_, u8>(&values));
+        common::save(&folder.join("cold.pt"), &Object::dict([("x", x.unwrap().into())]));
+        File::open(folder.join("cold.pt")).unwrap().sync_all().unwrap();
+    }
+    let path = folder.join("cold.pt");
+    let file = File::open(&path).unwrap();
+    let direct = File::options().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(&path).unwrap();
+    let read = DataSet::open_with(&folder, &Options { unit: Unit::Row, ..Options::default() }).unwrap();
+    let start = read.index().file(0).unwrap().tensors().next().unwrap().storage().unwrap().record().unwrap();
+    let start = start.data_offset;
+    let orders = orders(ROWS, COUNT);
+    let drop_pages = || {
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    };
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    // Direct reads begin and end at blocks of the disk: one page more than the row.
+    let direct_reads = |threads: usize| {
+        let (pool, direct, orders) = (pool(threads), &direct, &orders);
+        move |round: usize| {
+            let read = |row: &usize| {
+                let mut buffer = vec![0u8; 16384 + 4096 + 4096];
+                let skip = buffer.as_ptr().align_offset(4096);
+                let from = (start + *row as u64 * 16384) / 4096 * 4096;
+                direct.read_at(&mut buffer[skip..][..16384 + 4096], from).unwrap();
+                black_box(&buffer);
+            };
+            pool.install(|| orders[round].par_iter().with_max_len(1).for_each(read));
+        }
+    };
+    // SAFETY: nobody else writes into the target folder's files while this runs.
+    let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+    let faults = |threads: usize| {
+        let (pool, map, orders) = (pool(threads), &map, &orders);
+        move |round: usize| {
+            // Pages that are mapped do not leave the page cache.
+            // SAFETY: the map is shared and never written to.
+            unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) }.unwrap();
+            drop_pages();
+            let copy = |row: &usize| black_box(map[start as usize + row * 16384..][..16384].to_vec());
+            pool.install(|| orders[round].par_iter().with_max_len(1).for_each(|row| _ = copy(row)));
+            // SAFETY: as above.
+            unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) }.unwrap();
+        }
+    };
+    let with = |threads| read.clone().with_threads(threads).unwrap();
+    let sets = [read.clone(), with(8), with(32), with(64)];
+    let [mut b0, mut b1, mut b2, mut b3] = [(); 4].map(|()| Batch::default());
+    show_rounds(
+        "512 x 16 KiB, random rows of a file of 512 MiB, not in memory",
+        COUNT,
+        7,
+        &mut [
+            ("floor: direct reads, 64 at a time", &mut direct_reads(64)),
+            ("floor: direct reads, 32 at a time", &mut direct_reads(32)),
+            ("floor: direct reads, 8 at a time", &mut direct_reads(8)),
+            ("floor: direct reads, one after the other", &mut direct_reads(1)),
+            ("gather_into, read, with_threads(64)", &mut gather(&sets[3], &orders, Ragged::Refuse, &mut b3)),
+            ("gather_into, read, with_threads(32)", &mut gather(&sets[2], &orders, Ragged::Refuse, &mut b2)),
+            ("gather_into, read, with_threads(8)", &mut gather(&sets[1], &orders, Ragged::Refuse, &mut b1)),
+            ("gather_into, read, rayon's threads", &mut gather(&sets[0], &orders, Ragged::Refuse, &mut b0)),
+            ("page faults of a plain map, 32 at a time", &mut faults(32)),
+            ("page faults of a plain map, one after the other", &mut faults(1)),
+        ],
+        &drop_pages,
     );
 }

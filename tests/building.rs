@@ -256,6 +256,16 @@ fn one_bad_file_is_skipped_or_ends_it_as_asked() {
 }
 
 #[test]
+fn whoever_builds_an_index_can_stop_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.pt"), write::to_vec(&Object::from(7)).unwrap()).unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let options = BuildOptions { stop: Some(stop), ..BuildOptions::default() };
+    let built = pt_index::build_folder(folder.path(), None, &options, |_| {});
+    assert!(matches!(built, Err(pt_index::Error::Stopped)));
+}
+
+#[test]
 fn a_copied_folder_is_fresh_by_its_fingerprints_and_can_be_stamped_anew() {
     let folder = folder_of(20);
     assert!(ptview(&["index", text(folder.path())]).status.success());

@@ -1,6 +1,6 @@
 //! Tensors handed to other crates, each behind its feature.
 
-#![cfg(any(feature = "ndarray", feature = "safetensors"))]
+#![cfg(any(feature = "candle", feature = "ndarray", feature = "safetensors"))]
 
 use pt_format::write::{self, Object, Storage, Tensor};
 use pt_format::{Checkpoint, DType, Limits};
@@ -84,4 +84,76 @@ fn dtypes_safetensors_cannot_name_are_refused() {
         refused.unwrap_err().to_string(),
         "the tensor at the root is complex128, for which safetensors has no name; `to_bytes` copies it"
     );
+}
+
+#[cfg(feature = "safetensors")]
+#[test]
+fn elements_that_share_bytes_are_sent_to_their_packed_bytes() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/fixtures/zip/quantized.pt");
+    let file = pt_view::Mapping::open_read(path, &Default::default()).unwrap();
+    let view = file.tensor("float_qparams").unwrap();
+    let refused = view.to_safetensor().unwrap_err().to_string();
+    assert!(refused.contains("`packed_bytes` copies it"), "{refused}");
+}
+
+/// A file of a linear layer below the key `model`, in float64, beside what candle has no type for.
+#[cfg(feature = "candle")]
+fn layer() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pt");
+    let tensor = |shape: &[u64], values: &[f64]| {
+        let bytes = bytemuck::cast_slice(values).to_vec();
+        Object::from(Tensor::from_bytes(DType::Float64, shape, bytes).unwrap())
+    };
+    let layer = Object::dict([
+        ("weight", tensor(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])),
+        ("bias", tensor(&[2], &[0.5, -0.5])),
+        ("odd", Tensor::from_bytes(DType::Complex64, &[1], vec![0; 8]).unwrap().into()),
+        ("flag", Tensor::from_bytes(DType::Bool, &[2], vec![1, 0]).unwrap().into()),
+    ]);
+    std::fs::write(&path, write::to_vec(&Object::dict([("model", layer)])).unwrap()).unwrap();
+    (folder, path)
+}
+
+#[cfg(feature = "candle")]
+#[test]
+fn candle_models_take_their_weights_from_a_file() {
+    use pt_view::Mapping;
+    use pt_view::candle_core::{DType, Device, Tensor};
+    use pt_view::candle_nn::{self, Module};
+    let (_folder, path) = layer();
+    // SAFETY: the file is this test's own, and not written to while it is mapped.
+    let mapped = unsafe { Mapping::open(&path) }.unwrap();
+    let read = Mapping::open_read(&path, &Default::default()).unwrap();
+    for file in [&mapped, &read] {
+        let weights = file.var_builder(DType::F32, &Device::Cpu);
+        let layer = candle_nn::linear(3, 2, weights.pp("model")).unwrap();
+        let ones = Tensor::ones((1, 3), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(layer.forward(&ones).unwrap().to_vec2::<f32>().unwrap(), [[6.5, 14.5]]);
+        assert!(weights.contains_tensor("model.bias") && !weights.contains_tensor("bias"));
+        let flag = file.tensor("model.flag").unwrap().to_candle(&Device::Cpu).unwrap();
+        assert_eq!(flag.to_vec1::<u8>().unwrap(), [1, 0]);
+        let column = file.tensor("model.weight").unwrap().select(1, 2).unwrap();
+        assert_eq!(column.to_candle(&Device::Cpu).unwrap().to_vec1::<f64>().unwrap(), [3.0, 6.0]);
+    }
+}
+
+#[cfg(feature = "candle")]
+#[test]
+fn what_candle_cannot_have_is_refused_by_name() {
+    use pt_view::Mapping;
+    use pt_view::candle_core::{DType, Device, Error, Tensor};
+    let (_folder, path) = layer();
+    let file = Mapping::open_read(&path, &Default::default()).unwrap();
+    let weights = file.var_builder(DType::F32, &Device::Cpu).pp("model");
+    let text = |result: Result<Tensor, Error>| result.unwrap_err().to_string();
+    let odd = text(weights.get(1, "odd"));
+    assert!(
+        odd.contains("tensor `model.odd` is complex64, for which candle has no type; `to_bytes`"),
+        "{odd}"
+    );
+    let missing = text(weights.get(1, "nowhere"));
+    assert!(missing.contains("model.nowhere"), "{missing}");
+    let shape = text(weights.get((3, 2), "weight"));
+    assert!(shape.contains("model.weight") && shape.contains("[2, 3]"), "{shape}");
 }

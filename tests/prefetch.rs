@@ -1,12 +1,16 @@
 //! Batches gathered in the background, and what can go wrong with them.
 
+#[path = "../benches/common/mod.rs"]
+mod files;
+
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use pt_format::write::{self, Object, Tensor};
-use pt_loader::{DataSet, Error, Loader, OnError, Prefetch};
+use pt_format::DType;
+use pt_format::write::{self, Object, Storage, Tensor};
+use pt_loader::{DataSet, Error, Loader, OnError, Options, Prefetch, Unit};
 
 fn samples(count: usize) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -135,4 +139,83 @@ fn dropping_it_ends_it() {
         });
         assert!(consumer.join().is_err());
     });
+}
+
+#[cfg(unix)]
+#[test]
+fn more_files_than_descriptors_are_read() {
+    let folder = samples(300);
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 64 && exec \"$0\" --exact child_with_few_descriptors --nocapture --ignored"])
+        .arg(std::env::current_exe().unwrap())
+        .env("PTVIEW_FOLDER", folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("all samples were read"), "{output:?}");
+}
+
+/// Run by the test above, under its limit.
+#[test]
+#[ignore = "run in a child process by the test above, under its limit of files"]
+fn child_with_few_descriptors() {
+    let Some(folder) = std::env::var_os("PTVIEW_FOLDER") else { return };
+    for unit in [Unit::File, Unit::Row] {
+        let data = DataSet::open_with(&folder, &Options { unit, ..Options::default() }).unwrap();
+        let data = data.with_threads(8).unwrap();
+        let batches = Prefetch::new(Loader::new(&data, 32).shuffle(1).epoch(0), 2, OnError::Fail);
+        let samples: usize = batches.map(|batch| batch.unwrap().len()).sum();
+        assert_eq!(samples, data.len());
+    }
+    println!("all samples were read");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_stays_open_behind_a_pipeline() {
+    let folder = samples(30);
+    let open = || {
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+        let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.unwrap().path()).ok());
+        targets.filter(|target| target.starts_with(folder.path())).count()
+    };
+    let mut batches = Prefetch::new(epoch(folder.path()), 2, OnError::Fail);
+    batches.by_ref().take(3).for_each(drop);
+    assert!(open() > 0);
+    drop(batches);
+    assert_eq!(open(), 0);
+}
+
+/// Bytes that are this process's own: not those of files.
+#[cfg(target_os = "linux")]
+fn anonymous_bytes() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_epoch_over_two_gibibytes_takes_no_more_than_its_buffers() {
+    const ROWS: u64 = 2048;
+    const AHEAD: usize = 2;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let storage = Storage::zeros(ROWS << 20);
+    let x = Tensor::strided(DType::UInt8, &[ROWS, 1 << 20], &[1 << 20, 1], 0, &storage).unwrap();
+    files::save(&folder.path().join("sparse.pt"), &Object::dict([("x", x.into())]));
+    let data = DataSet::open_with(folder.path(), &Options { unit: Unit::Row, ..Options::default() }).unwrap();
+    let before = anonymous_bytes();
+    let mut batches = Prefetch::new(Loader::new(&data, 8).shuffle(3).epoch(0), AHEAD, OnError::Fail);
+    let (mut samples, mut most) = (0, 0);
+    while let Some(batch) = batches.next() {
+        let batch = batch.unwrap();
+        samples += batch.len();
+        most = most.max(anonymous_bytes().saturating_sub(before));
+        batches.recycle(batch);
+    }
+    assert_eq!(samples as u64, ROWS);
+    // Those ahead, the one being filled, the one that waits for room, the one in use; and what threads take.
+    let buffers = (AHEAD + 3) * (8 << 20);
+    println!("{} MiB of buffers, {} MiB grown", buffers >> 20, most >> 20);
+    assert!(most < buffers + (16 << 20), "grown by {most} bytes");
 }

@@ -86,7 +86,8 @@ class Figure:
 
 
 def measure(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[str, Figure | str]:
-    """Runs all contenders once a round, in another order each time, so that a slow minute of the machine hits all alike.
+    """Runs all contenders once a round, in another order each time, so that a slow minute of the machine hits all
+    alike.
 
     A contender runs and returns how many samples it has seen. One round more comes first and does not count. Whoever
     raises is out, and its figure is the error.

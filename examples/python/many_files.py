@@ -2,7 +2,8 @@
 
     python examples/python/many_files.py [FOLDER]
 
-A sample is a row of the tensors of a file. `torch.load` would read a file of 500 rows for one of them, or map it anew each time.
+A sample is a row of the tensors of a file. `torch.load` would read a file of 500 rows for one of them, or map it anew
+each time.
 """
 
 import sys

@@ -59,9 +59,11 @@ def main(folder: Path) -> None:
     sample, theirs = data[7], naive[7]
     assert torch.equal(sample["image"], theirs["image"]) and sample["label"] == theirs["label"]
 
-    (ours, labels), (slow, expected) = epoch(loader), epoch(DataLoader(naive, batch_size=64, shuffle=True))
+    (ours, labels), (slow, expected) = (epoch(loader), epoch(DataLoader(naive, batch_size=64, shuffle=True)))
     assert labels == expected
-    print(f"an epoch of {SAMPLES} samples: torch.load {slow:.2f} s, ptview {ours:.3f} s, {slow / ours:.0f} times faster")
+    print(
+        f"an epoch of {SAMPLES} samples: torch.load {slow:.2f} s, ptview {ours:.3f} s, {slow / ours:.0f} times faster"
+    )
 
 
 if __name__ == "__main__":

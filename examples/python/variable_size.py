@@ -1,6 +1,6 @@
 """Samples that differ in length: padded, truncated, masked, or one behind the other.
 
-    python examples/python/variable_size.py [FOLDER]
+python examples/python/variable_size.py [FOLDER]
 """
 
 import sys
@@ -79,7 +79,9 @@ def main(folder: Path) -> None:
 
     (fast, steps), (slow, expected) = epoch(loader), epoch(naive)
     assert steps == expected
-    print(f"an epoch of {SAMPLES} samples: torch.load {slow:.2f} s, ptview {fast:.3f} s, {slow / fast:.0f} times faster")
+    print(
+        f"an epoch of {SAMPLES} samples: torch.load {slow:.2f} s, ptview {fast:.3f} s, {slow / fast:.0f} times faster"
+    )
 
 
 if __name__ == "__main__":

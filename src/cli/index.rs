@@ -101,6 +101,7 @@ fn build(path: &Path, target: &Path, arguments: &Arguments) -> Result<Done> {
             },
             fail_on_error: arguments.on_error == OnError::Fail,
             jobs: arguments.jobs,
+            stop: None,
         };
         let earlier = if arguments.full { None } else { earlier(target) };
         let bar = Bar::new("indexing");

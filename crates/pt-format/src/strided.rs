@@ -1,9 +1,14 @@
 //! Elements of any stride to contiguous bytes, the same for the writer and for views.
 
+use smallvec::SmallVec;
+
+/// Tensors of more dimensions take memory of their own to be walked.
+type Few<T> = SmallVec<[T; 6]>;
+
 /// Shape and stride without dimensions that do not matter: sizes of 1 are dropped, and neighbours that lie as one
 /// dimension are joined.
-fn coalesce(shape: &[u64], stride: &[u64]) -> (Vec<u64>, Vec<u64>) {
-    let mut out: (Vec<u64>, Vec<u64>) = (Vec::with_capacity(shape.len()), Vec::with_capacity(shape.len()));
+fn coalesce(shape: &[u64], stride: &[u64]) -> (Few<u64>, Few<u64>) {
+    let mut out = (Few::<u64>::new(), Few::<u64>::new());
     for (&size, &step) in shape.iter().zip(stride) {
         if size == 1 {
             continue;
@@ -86,7 +91,7 @@ fn copy_row<const N: usize>(from: &[u8], step: usize, row: &mut [u8]) {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Offsets {
-    dims: Vec<Dim>,
+    dims: Few<Dim>,
     offset: u64,
 }
 
@@ -123,6 +128,8 @@ impl Offsets {
 
 #[cfg(test)]
 mod tests {
+    use smallvec::smallvec;
+
     use super::*;
 
     fn copied(count: u8, shape: &[u64], stride: &[u64]) -> Vec<u8> {
@@ -145,8 +152,8 @@ mod tests {
 
     #[test]
     fn neighbours_that_lie_as_one_dimension_are_joined() {
-        assert_eq!(coalesce(&[2, 3, 4], &[12, 4, 1]), (vec![24], vec![1]));
-        assert_eq!(coalesce(&[2, 1, 4], &[8, 77, 1]), (vec![2, 4], vec![8, 1]));
-        assert_eq!(coalesce(&[5, 5], &[0, 0]), (vec![25], vec![0]));
+        assert_eq!(coalesce(&[2, 3, 4], &[12, 4, 1]), (smallvec![24], smallvec![1]));
+        assert_eq!(coalesce(&[2, 1, 4], &[8, 77, 1]), (smallvec![2, 4], smallvec![8, 1]));
+        assert_eq!(coalesce(&[5, 5], &[0, 0]), (smallvec![25], smallvec![0]));
     }
 }

@@ -1,6 +1,7 @@
 //! Files and folders to an index.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use pt_format::{Checkpoint, Limits, Source};
@@ -37,6 +38,14 @@ pub struct BuildOptions {
     pub fail_on_error: bool,
     /// Threads that parse; 0: as many as the machine has cores.
     pub jobs: usize,
+    /// Set by another thread, it ends the work soon, with [`Error::Stopped`].
+    pub stop: Option<Arc<AtomicBool>>,
+}
+
+impl BuildOptions {
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
 }
 
 /// What has been done so far, for a progress bar.
@@ -112,7 +121,7 @@ pub fn build_source(path: &Path, source: &FileSource, limits: &Limits) -> Result
 /// `progress` is called now and then, from this thread.
 ///
 /// # Errors
-/// [`Error::Io`] when the folder cannot be walked; [`Error::File`] too when `options` say so.
+/// [`Error::Io`] when the folder cannot be walked; [`Error::File`] and [`Error::Stopped`] too when `options` say so.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -162,7 +171,7 @@ fn build(
             .into_par_iter()
             .map_init(Vec::new, |buffer, (file, entry)| {
                 // What comes behind a failure that ends everything is not worth the time.
-                if failed.load(Ordering::Relaxed) {
+                if failed.load(Ordering::Relaxed) || options.is_stopped() {
                     return Outcome::Passed;
                 }
                 let outcome = look_at(&folder, file, entry, &options.limits, buffer);
@@ -171,6 +180,9 @@ fn build(
                 outcome
             })
             .collect();
+        if options.is_stopped() {
+            return Err(Error::Stopped);
+        }
         let mut record_bytes = 0;
         for (file, outcome) in batch.iter().zip(outcomes) {
             let stamp = match outcome {

@@ -81,6 +81,9 @@ pub enum Error {
         /// The path.
         path: String,
     },
+    /// Whoever asked for the work stopped it.
+    #[error("stopped")]
+    Stopped,
     /// The data file is not the one that was indexed.
     #[error("{}: the index is {freshness}; run `ptview index` again", path.display())]
     Stale {

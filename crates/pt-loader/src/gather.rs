@@ -267,7 +267,7 @@ impl<'b> Reader<'b> {
             }
         }
         let odd = slots.iter_mut().filter(|slot| slot.start == NOT_PLAIN);
-        self.put_together(odd, &mut spare.tensor)
+        self.put_together(odd, &mut spare.tensor, &mut spare.run)
     }
 
     /// Finds where the steps of one tensor lie.
@@ -434,6 +434,7 @@ impl<'b> Reader<'b> {
     fn put_together<'s, 'm: 's>(
         &self,
         slots: impl Iterator<Item = &'s mut Slot<'m>>,
+        whole: &mut Vec<u8>,
         spare: &mut Vec<u8>,
     ) -> Result<()> {
         let mut last = None;
@@ -445,17 +446,21 @@ impl<'b> Reader<'b> {
             let view = self.file.view(tensor);
             let bytes = tensor.nbytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
             if bytes == fit.stored && fit.cast.is_none() {
-                view.read_into(&mut slot.out[fit.inside.clone()]).map_err(failed)?;
+                view.read_into_with(&mut slot.out[fit.inside.clone()], spare).map_err(failed)?;
                 fit.pad(slot.out);
                 continue;
             }
             if last != Some(slot.number) {
-                spare.resize(bytes, 0);
-                view.read_into(spare).map_err(failed)?;
+                // Strides of 0 make terabytes of nothing.
+                let too_large = |_| failed(read::refused(tensor, Obstacle::TooLarge(bytes as u64)));
+                whole.clear();
+                whole.try_reserve(bytes).map_err(too_large)?;
+                whole.resize(bytes, 0);
+                view.read_into_with(whole, spare).map_err(failed)?;
                 last = Some(slot.number);
             }
             let start = slot.first as usize * fit.stored_step;
-            fit.put(&spare[start..start + fit.stored], slot.out);
+            fit.put(&whole[start..start + fit.stored], slot.out);
         }
         Ok(())
     }

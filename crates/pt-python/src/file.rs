@@ -72,9 +72,11 @@ impl OpenFile {
 impl OpenFile {
     fn missing(&self, name: &str) -> String {
         let count = self.opened.index().tensor_count();
-        let ending =
-            |other: &str| name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
-        let nearest = self.opened.tensors().map(|tensor| tensor.name()).max_by_key(|other| ending(other));
+        let common = |other: &str| {
+            let start = name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+            start + name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count()
+        };
+        let nearest = self.opened.tensors().map(|tensor| tensor.name()).max_by_key(|other| common(other));
         let nearest = nearest.map_or_else(String::new, |nearest| format!(", such as `{nearest}`"));
         format!("no tensor `{name}`; there are {count}{nearest}")
     }
@@ -99,6 +101,10 @@ impl<'py> Leaves<'py> for Handles<'py, '_> {
     ) -> Object<'py> {
         let handle = Tensor::new(self.opened.clone(), 0, tensor.index());
         Ok(Bound::new(self.py, handle)?.into_any())
+    }
+
+    fn takes_attributes(&self) -> bool {
+        false
     }
 
     fn storage(&mut self, value: Value<'_>) -> Object<'py> {

@@ -15,7 +15,9 @@ mod file;
 mod load;
 mod numpy;
 mod opened;
+mod save;
 mod tensor;
+mod tools;
 mod torch;
 mod tree;
 
@@ -33,7 +35,11 @@ mod _ptview {
     #[pymodule_export]
     use crate::load::load;
     #[pymodule_export]
+    use crate::save::save;
+    #[pymodule_export]
     use crate::tensor::Tensor;
+    #[pymodule_export]
+    use crate::tools::{globals, index, verify};
 
     /// The version of the package: that of the crates.
     #[pymodule_export]

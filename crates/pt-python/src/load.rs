@@ -9,9 +9,10 @@ use pt_format::{
 };
 use pt_index::FileSource;
 use pt_view::{CheckedRecords, FileBytes};
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::error::{Class, Error, Result};
 use crate::export::{Memory, Region};
@@ -254,16 +255,11 @@ impl<'c, 'py> Loader<'c, 'py> {
     }
 
     /// Says of a tensor what Python knows of it: parameter, gradient, lazy bits, attributes, subclass.
-    fn dressed(
-        &mut self,
-        tensor: Tensor<'_>,
-        made: Bound<'py, PyAny>,
-        state: Option<Bound<'py, PyAny>>,
-    ) -> Object<'py> {
+    fn dressed(&mut self, tensor: Tensor<'_>, made: Bound<'py, PyAny>) -> Object<'py> {
         static DRESSED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let flags = tensor.flags();
         let lazy = flags.contains(Flags::CONJ) || flags.contains(Flags::NEG);
-        let plain = !lazy && !flags.contains(Flags::PARAMETER) && state.is_none();
+        let plain = !lazy && !flags.contains(Flags::PARAMETER);
         let class = tensor.class().filter(|_| tensor.layout() != Layout::NestedJagged);
         if plain && class.is_none() {
             if tensor.requires_grad() {
@@ -273,7 +269,7 @@ impl<'c, 'py> Loader<'c, 'py> {
         }
         let bits = (flags.contains(Flags::CONJ), flags.contains(Flags::NEG));
         let is_parameter = flags.contains(Flags::PARAMETER);
-        let args = (made, class, is_parameter, tensor.requires_grad(), bits.0, bits.1, state);
+        let args = (made, class, is_parameter, tensor.requires_grad(), bits.0, bits.1);
         Ok(torch::helper(self.py, &DRESSED, "dressed")?.call1(args)?)
     }
 
@@ -318,8 +314,11 @@ fn swap(bytes: &mut [u8], width: usize) {
 
 impl<'py> Leaves<'py> for Loader<'_, 'py> {
     fn parts<'c>(&self, tensor: Tensor<'c>, _: Value<'c>) -> Vec<Value<'c>> {
-        let parts = tensor.parts().map(|(_, part)| part);
-        parts.chain(tensor.state()).collect()
+        tensor.parts().map(|(_, part)| part).collect()
+    }
+
+    fn takes_attributes(&self) -> bool {
+        true
     }
 
     fn tensor(&mut self, tensor: Tensor<'_>, value: Value<'_>, parts: Vec<Bound<'py, PyAny>>) -> Object<'py> {
@@ -330,20 +329,22 @@ impl<'py> Leaves<'py> for Loader<'_, 'py> {
             return self.array(tensor, value);
         }
         let named = PyDict::new(self.py);
-        let mut parts = parts.into_iter();
-        if parts.len() > 0 {
-            for (name, _) in tensor.parts() {
-                named.set_item(name, parts.next())?;
-            }
+        for ((name, value), part) in tensor.parts().zip(parts) {
+            // Old files list scales and zero points; a list is only filled later.
+            let numbers = value.items().filter(|_| value.kind() == Kind::List && name.starts_with('#'));
+            let numbers: Vec<_> = numbers.filter_map(|item| number(self.py, item)).collect();
+            named.set_item(
+                name,
+                if numbers.is_empty() { part } else { PyList::new(self.py, numbers)?.into_any() },
+            )?;
         }
         if tensor.layout() == Layout::NestedJagged
             && let Some(index) = value.args().flat_map(ragged_index).next()
         {
             named.set_item("_ragged_idx", index)?;
         }
-        let state = parts.next();
         let made = self.elements(tensor, &named)?;
-        self.dressed(tensor, made, state)
+        self.dressed(tensor, made)
     }
 
     fn storage(&mut self, value: Value<'_>) -> Object<'py> {
@@ -354,14 +355,10 @@ impl<'py> Leaves<'py> for Loader<'_, 'py> {
         }
         let class = storage.class();
         let dtype = class.rsplit('.').next().and_then(DType::from_storage_class);
-        let made = self.storage_of(storage, dtype.unwrap_or(DType::UInt8))?;
-        match dtype {
-            None => Ok(made),
-            Some(dtype) => {
-                let dtype = dtype::to_torch(self.py, dtype)?;
-                Ok(torch::helper(self.py, &TYPED, "typed_storage")?.call1((made, dtype))?)
-            }
-        }
+        let dtype = dtype.unwrap_or(DType::UInt8);
+        let made = self.storage_of(storage, dtype)?;
+        let dtype = dtype::to_torch(self.py, dtype)?;
+        Ok(torch::helper(self.py, &TYPED, "typed_storage")?.call1((made, dtype))?)
     }
 
     fn dtype(&mut self, name: &str) -> Object<'py> {
@@ -381,6 +378,11 @@ impl<'py> Leaves<'py> for Loader<'_, 'py> {
         let found = torch::helper(self.py, &CONSTANT, "constant")?.call1((name,))?;
         Ok(Some(found).filter(|found| !found.is_none()))
     }
+}
+
+fn number<'py>(py: Python<'py>, value: Value<'_>) -> Option<Bound<'py, PyAny>> {
+    let float = value.as_f64().and_then(|value| value.into_bound_py_any(py).ok());
+    float.or_else(|| value.as_i64()?.into_bound_py_any(py).ok())
 }
 
 /// The dimension in which a jagged tensor is ragged.

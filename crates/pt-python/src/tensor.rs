@@ -11,7 +11,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyEllipsis, PySlice, PyTuple};
 
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Result};
 use crate::export::{Elements, lend_buffer_of};
 use crate::load::{Loader, parse};
 use crate::opened::{Lent, Opened};
@@ -198,10 +198,10 @@ impl Tensor {
         let array = self.numpy(py)?;
         let options = PyDict::new(py);
         match (dtype, copy) {
-            (None, Some(true)) => return Ok(array.call_method0("copy")?),
-            (None, _) => return Ok(array),
+            (None, Some(true)) => Ok(array.call_method0("copy")?),
+            (None, _) => Ok(array),
             (Some(dtype), Some(false)) if !array.getattr("dtype")?.eq(&dtype)? => {
-                return Err(Class::Tensor.error(format!("{dtype} needs a copy")));
+                Err(Class::Tensor.error(format!("{dtype} needs a copy")))
             }
             (Some(dtype), copy) => {
                 options.set_item("copy", copy.unwrap_or(false))?;
@@ -349,8 +349,7 @@ impl Tensor {
         let file = self.opened.file(self.file)?;
         let path = self.opened.path_of(self.file);
         let checkpoint = py.detach(|| parse(&path, file.source()))?;
-        let not_there =
-            || Error::from(Class::Tensor.error(format!("tensor `{}` is not to be found", entry.name())));
+        let not_there = || Class::Tensor.error(format!("tensor `{}` is not to be found", entry.name()));
         let value = checkpoint.values().path(entry.path()).ok_or_else(not_there)?;
         let memory = self.opened.memory(&file)?;
         Loader::new(py, &path, file.source(), &checkpoint, Some(memory)).value(value)

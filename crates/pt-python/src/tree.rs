@@ -15,7 +15,7 @@ use pyo3::types::{
     PyByteArray, PyBytes, PyComplex, PyDict, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple, PyType,
 };
 
-use crate::error::{Class, Result};
+use crate::error::{Class, Error, Result};
 
 /// Signals are looked for after so many objects.
 const SIGNALS_EVERY: usize = 1 << 12;
@@ -26,6 +26,8 @@ pub(crate) trait Leaves<'py> {
     fn parts<'c>(&self, tensor: Tensor<'c>, value: Value<'c>) -> Vec<Value<'c>>;
     /// Makes a tensor, given its parts.
     fn tensor(&mut self, tensor: Tensor<'_>, value: Value<'_>, parts: Vec<Bound<'py, PyAny>>) -> Object<'py>;
+    /// Returns whether tensors take the attributes that were saved with them.
+    fn takes_attributes(&self) -> bool;
     /// Makes a storage that was saved without a tensor.
     fn storage(&mut self, value: Value<'_>) -> Object<'py>;
     /// Makes a `torch.dtype`, by its name without `torch.`.
@@ -87,6 +89,7 @@ impl<'py, 'c> Builder<'py, 'c, '_> {
                     let content = made.split_off(made.len() - count);
                     let object = self.finish(value, content)?;
                     self.remember(value, Some(object.clone()));
+                    self.fill_tensor_later(value, &object);
                     made.push(object);
                 }
             }
@@ -152,7 +155,15 @@ impl<'py, 'c> Builder<'py, 'c, '_> {
         }
         let object = self.leaves.tensor(tensor, value, Vec::new())?;
         self.remember(value, Some(object.clone()));
+        self.fill_tensor_later(value, &object);
         Ok(Some(object))
+    }
+
+    fn fill_tensor_later(&mut self, value: Value<'c>, object: &Bound<'py, PyAny>) {
+        if self.leaves.takes_attributes() && value.as_tensor().is_some_and(|tensor| tensor.state().is_some())
+        {
+            self.to_fill.push((value, object.clone()));
+        }
     }
 
     /// Objects that are made by calling their class, of classes that do nothing but hold values; else an opaque one.
@@ -219,7 +230,7 @@ impl<'py, 'c> Builder<'py, 'c, '_> {
         let py = self.py;
         Ok(match value.kind() {
             Kind::Tuple => PyTuple::new(py, content)?.into_any(),
-            Kind::FrozenSet => PyFrozenSet::new(py, content)?.into_any(),
+            Kind::FrozenSet => PyFrozenSet::new(py, content).map_err(|error| self.refused(error))?.into_any(),
             Kind::Size => self.leaves.size(PyTuple::new(py, content)?)?,
             Kind::Slice => py.import("builtins")?.getattr("slice")?.call1(PyTuple::new(py, content)?)?,
             Kind::Range => py.import("builtins")?.getattr("range")?.call1(PyTuple::new(py, content)?)?,
@@ -253,6 +264,11 @@ impl<'py, 'c> Builder<'py, 'c, '_> {
         })
     }
 
+    /// What Python does not take, such as a list as a key, is the file's fault.
+    fn refused(&self, error: PyErr) -> Error {
+        Class::Format.error(format!("the file holds what Python cannot: {}", error.value(self.py)))
+    }
+
     /// Puts the content into a container.
     fn fill(&mut self, value: Value<'c>, object: &Bound<'py, PyAny>) -> Result<()> {
         match value.kind() {
@@ -265,10 +281,24 @@ impl<'py, 'c> Builder<'py, 'c, '_> {
             Kind::Set => {
                 let set = object.cast::<PySet>().map_err(PyErr::from)?;
                 for item in value.items() {
-                    set.add(self.make(item)?)?;
+                    set.add(self.make(item)?).map_err(|error| self.refused(error))?;
                 }
             }
             Kind::Dict | Kind::OrderedDict => self.fill_dict(value, object)?,
+            Kind::Tensor if object.hasattr("_fill")? => {
+                // Of a class that is not loaded.
+                for state in value.states() {
+                    object.setattr("state", self.make(state)?)?;
+                }
+            }
+            Kind::Tensor => {
+                for (name, attribute) in value.attributes() {
+                    let attribute = self.make(attribute)?;
+                    if let Some(name) = name.as_str() {
+                        object.getattr("__dict__")?.set_item(name, attribute)?;
+                    }
+                }
+            }
             _ if object.is_instance_of::<PyDict>() => {
                 // A Counter is called with a dict.
                 for arg in value.args().filter(|arg| arg.kind() == Kind::Dict) {
@@ -288,10 +318,11 @@ impl<'py, 'c> Builder<'py, 'c, '_> {
         let is_plain = dict.is_exact_instance_of::<PyDict>();
         for (key, item) in value.entries() {
             let (key, item) = (self.make(key)?, self.make(item)?);
-            match is_plain {
-                true => dict.set_item(key, item)?,
-                false => object.set_item(key, item)?,
-            }
+            let set = match is_plain {
+                true => dict.set_item(key, item),
+                false => object.set_item(key, item),
+            };
+            set.map_err(|error| self.refused(error))?;
         }
         if value.kind() == Kind::OrderedDict {
             for (name, attribute) in value.attributes() {
@@ -327,7 +358,10 @@ fn string<'py>(py: Python<'py>, value: Value<'_>) -> Object<'py> {
     }
     // Lone surrogates.
     let bytes = PyBytes::new(py, value.as_str_bytes().unwrap_or_default());
-    Ok(bytes.call_method1("decode", ("utf-8", "surrogatepass"))?)
+    let decoded = bytes.call_method1("decode", ("utf-8", "surrogatepass"));
+    decoded.map_err(|error| {
+        Class::Format.error(format!("the file holds a string that is none: {}", error.value(py)))
+    })
 }
 
 fn big_int<'py>(py: Python<'py>, bytes: Cow<'_, [u8]>) -> Object<'py> {

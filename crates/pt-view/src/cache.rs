@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -271,13 +273,15 @@ fn descriptors_max() -> usize {
     usize::MAX
 }
 
+/// Asked once: the answer does not change while a process runs, and reading it takes longer than opening a file.
 #[cfg(target_os = "linux")]
 fn maps_max() -> usize {
-    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
-    limit
-        .ok()
-        .and_then(|limit| limit.trim().parse::<usize>().ok())
-        .map_or(usize::MAX, |limit| limit / MAPS_SHARE)
+    static MAPS_MAX: OnceLock<usize> = OnceLock::new();
+    *MAPS_MAX.get_or_init(|| {
+        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+        let limit = limit.ok().and_then(|limit| limit.trim().parse::<usize>().ok());
+        limit.map_or(usize::MAX, |limit| limit / MAPS_SHARE)
+    })
 }
 
 #[cfg(not(target_os = "linux"))]

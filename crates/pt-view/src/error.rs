@@ -168,9 +168,20 @@ pub enum Obstacle {
         has: u64,
     },
     /// The format has no name for the dtype.
-    #[error("is {0}, for which safetensors has no name; `to_bytes` copies it")]
+    #[error("is {}, for which safetensors has no name; `{}` copies it", .0, copy_of(.0))]
     NotInSafetensors(DType),
+    /// The crate has no type for the dtype.
+    #[error("is {}, for which candle has no type; `{}` copies it", .0, copy_of(.0))]
+    NotInCandle(DType),
     /// More elements than memory can hold.
     #[error("has {0} bytes once expanded, more than memory can hold; `iter` walks it")]
     TooLarge(u64),
+}
+
+/// The method that gives the bytes of a dtype which somebody else does not know.
+fn copy_of(dtype: &DType) -> &'static str {
+    match dtype.packing() {
+        Some(_) => "packed_bytes",
+        None => "to_bytes",
+    }
 }

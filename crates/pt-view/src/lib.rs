@@ -29,11 +29,14 @@ mod access;
 mod arrays;
 mod bytes;
 mod cache;
+#[cfg(feature = "candle")]
+mod candle;
 mod error;
 mod iter;
 #[allow(unsafe_code)]
 mod map;
 mod mapping;
+mod pieces;
 mod place;
 mod residency;
 #[cfg(feature = "safetensors")]
@@ -53,6 +56,10 @@ pub use crate::residency::{Advice, Residency};
 #[cfg(feature = "safetensors")]
 pub use crate::safe::SafeTensor;
 pub use crate::view::{Caps, Location, TensorView};
+#[cfg(feature = "candle")]
+pub use candle_core;
+#[cfg(feature = "candle")]
+pub use candle_nn;
 #[cfg(feature = "ndarray")]
 pub use ndarray;
 #[cfg(feature = "safetensors")]

@@ -215,6 +215,26 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// [`Error::Refused`] for a buffer of another length, packed elements, no data, or bytes that do not decode.
     pub fn read_into(&self, out: &mut [u8]) -> Result<()> {
+        self.read_into_with(out, &mut Vec::new())
+    }
+
+    /// Does what [`Self::read_into`] does. Elements that must be read before they can be put in order go through `spare`: who reads
+    /// many tensors keeps it, and allocates for the largest alone. (Decompressing allocates every time.)
+    ///
+    /// # Errors
+    /// As [`Self::read_into`].
+    ///
+    /// ```
+    /// # fn show<'a>(tensors: impl Iterator<Item = pt_view::TensorView<'a>>, out: &mut [u8]) -> pt_view::Result<()> {
+    /// let mut spare = Vec::new();
+    /// for tensor in tensors {
+    ///     let bytes = tensor.nbytes().unwrap() as usize;
+    ///     tensor.read_into_with(&mut out[..bytes], &mut spare)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read_into_with(&self, out: &mut [u8], spare: &mut Vec<u8>) -> Result<()> {
         let place = self.place()?;
         if let Some(packed) = place.dtype.packing().map(|_| Obstacle::Packed(place.dtype)) {
             return Err(self.refused(packed));
@@ -223,14 +243,14 @@ impl<'a> TensorView<'a> {
         if out.len() as u64 != needs {
             return Err(self.refused(Obstacle::BufferLength { needs, has: out.len() as u64 }));
         }
-        let in_place = place.record.is_stored() && geometry::is_contiguous(place.shape, place.stride);
-        if self.file.bytes.is_none() && in_place {
+        let (dims, itemsize) = ((place.shape, place.stride), place.dtype.itemsize());
+        if self.file.bytes.is_none() && place.record.is_stored() {
             self.check_header(&place)?;
             let start = place.record.data_offset.saturating_add(place.start);
-            self.file.read_exact(out, start).map_err(|obstacle| self.refused(obstacle))?;
+            let read = self.file.read_strided(start, dims, itemsize, spare, out);
+            read.map_err(|obstacle| self.refused(obstacle))?;
         } else {
-            let bytes = self.decoded(&place)?;
-            copy_strided(&bytes, place.shape, place.stride, place.dtype.itemsize(), out);
+            copy_strided(&self.decoded(&place)?, dims.0, dims.1, itemsize, out);
         }
         finish(&place, out);
         Ok(())

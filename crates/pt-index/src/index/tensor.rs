@@ -91,6 +91,25 @@ impl<'i> TensorEntry<'i> {
     }
 
     /// Returns whether files of this schema differ in the tensor's sizes or strides. If not, one file speaks for all.
+    ///
+    /// ```
+    /// # use pt_format::{Checkpoint, Limits, write};
+    /// let mut builder = pt_index::IndexBuilder::default();
+    /// for length in [2, 3] {
+    ///     let values = vec![7u8; length];
+    ///     let object = write::Object::dict([
+    ///         ("fixed", write::Tensor::new(&[1], &[7u8])?.into()),
+    ///         ("ragged", write::Tensor::new(&[length as u64], &values)?.into()),
+    ///     ]);
+    ///     let bytes = write::to_vec(&object)?;
+    ///     let checkpoint = Checkpoint::parse(&bytes, &Limits::default())?;
+    ///     builder.add(&format!("{length}.pt"), Default::default(), &checkpoint)?;
+    /// }
+    /// let index = builder.finish()?;
+    /// let varies = |name| index.find_tensor(name).unwrap().shape_varies();
+    /// assert_eq!((varies("fixed"), varies("ragged")), (false, true));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn shape_varies(&self) -> bool {
         self.data.varying_mask & TensorRow::DIMS != 0
     }

@@ -1,16 +1,25 @@
 """PyTorch files opened without PyTorch: lazy, memory-mapped, indexed.
 
-:func:`load` is ``torch.load`` for those who want the whole object, :func:`open` gives the tensors of a checkpoint by name,
-none of them read before it is asked for. torch is imported only where a torch tensor is asked for.
+:func:`load` is ``torch.load`` for those who want the whole object, :func:`open` gives the tensors of a checkpoint by
+name, none of them read before it is asked for. torch is imported only where a torch tensor is asked for.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from ptview._errors import Error, FormatError, MissingError, RangeError, StaleIndexError, TensorError
+from ptview._errors import (
+    Error,
+    FormatError,
+    MissingError,
+    RangeError,
+    StaleIndexError,
+    TensorError,
+)
 from ptview._file import File, load, open
 from ptview._opaque import Opaque
 from ptview._pad import Ragged, pad, ragged
 from ptview._ptview import Tensor, __version__
+from ptview._save import save
+from ptview._tools import Contents, Global, IndexReport, globals, index, verify
 from ptview.data import Dataset, Field
 from ptview.loader import Loader
 
@@ -18,11 +27,14 @@ if TYPE_CHECKING:
     from ptview.iterable import IterableDataset
 
 __all__ = [
+    "Contents",
     "Dataset",
     "Error",
     "Field",
     "File",
     "FormatError",
+    "Global",
+    "IndexReport",
     "IterableDataset",
     "Loader",
     "MissingError",
@@ -33,10 +45,14 @@ __all__ = [
     "Tensor",
     "TensorError",
     "__version__",
+    "globals",
+    "index",
     "load",
     "open",
     "pad",
     "ragged",
+    "save",
+    "verify",
 ]
 
 
@@ -49,6 +65,19 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'ptview' has no attribute {name!r}")
 
 
-for _class in (Error, File, FormatError, MissingError, Opaque, RangeError, StaleIndexError, TensorError):
+# Where they are documented, and where pickle and tracebacks shall find them.
+for _class in (
+    Contents,
+    Error,
+    File,
+    FormatError,
+    Global,
+    IndexReport,
+    MissingError,
+    Opaque,
+    RangeError,
+    StaleIndexError,
+):
     _class.__module__ = "ptview"
+TensorError.__module__ = "ptview"
 del _class

@@ -15,7 +15,15 @@ __all__ = [
 
 
 class Error(ValueError):
-    """Anything that is wrong with a file, an index, a tensor or what was asked of them."""
+    """Anything that is wrong with a file, an index, a tensor or what was asked of them.
+
+    >>> import ptview
+    >>> try:
+    ...     ptview.open("page.html")
+    ... except ptview.Error as error:
+    ...     print(type(error).__name__)
+    FormatError
+    """
 
 
 class FormatError(Error):
@@ -31,7 +39,15 @@ class TensorError(Error):
 
 
 class MissingError(Error, KeyError):
-    """No tensor, column or file has this name."""
+    """No tensor, column or file has this name.
+
+    >>> import ptview
+    >>> try:
+    ...     ptview.open("model.pt")["layer.weigth"]
+    ... except KeyError as error:
+    ...     print(error)
+    no tensor `layer.weigth`; there are 2, such as `layer.weight`
+    """
 
     # KeyError would show the message in quotes.
     __str__ = ValueError.__str__

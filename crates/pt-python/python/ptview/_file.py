@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from ptview import _ptview
 from ptview._errors import Error
@@ -27,11 +27,11 @@ class File(Mapping[str, Tensor]):
     (2, 3)
     """
 
-    __slots__ = ("_opened", "path")
+    __slots__ = ("_opened", "_path")
 
     def __init__(self, path: Path) -> None:
         self._opened: _ptview.OpenFile | None = _ptview.open_file(path)
-        self.path = os.fspath(path)
+        self._path = os.fspath(path)
 
     def _file(self) -> _ptview.OpenFile:
         if self._opened is None:
@@ -55,6 +55,11 @@ class File(Mapping[str, Tensor]):
     __hash__ = object.__hash__
 
     @property
+    def path(self) -> str:
+        """The path it was opened by."""
+        return self._path
+
+    @property
     def files(self) -> list[str]:
         """The paths of the data files: one, or as many as the checkpoint has."""
         return self._file().files
@@ -63,8 +68,8 @@ class File(Mapping[str, Tensor]):
     def tree(self) -> Any:
         """The saved object as plain Python, with a :class:`Tensor` in the place of each tensor.
 
-        Made anew each time. What only torch has becomes what is nearest: a dtype or device its name, a ``torch.Size`` a tuple.
-        A checkpoint of several files has no object; its tree is the dict of its tensors.
+        Made anew each time. What only torch has becomes what is nearest: a dtype or device its name, a ``torch.Size``
+        a tuple. A checkpoint of several files has no object; its tree is the dict of its tensors.
 
         >>> import ptview
         >>> ptview.open("checkpoint.pt").tree["epoch"]
@@ -76,12 +81,16 @@ class File(Mapping[str, Tensor]):
         """Forgets the file. What was taken from it stays."""
         self._opened = None
 
-    def __enter__(self) -> "File":
+    def __enter__(self) -> Self:
         self._file()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
     ) -> None:
         self.close()
 
@@ -101,12 +110,13 @@ class File(Mapping[str, Tensor]):
 def open(path: Path) -> File:
     """Opens a checkpoint for its tensors. Nothing of them is read.
 
-    ``path`` is a file, the folder of a distributed checkpoint, an index of shards (``….index.json``) or a folder with one.
-    With a fresh index beside it (``model.pt.ptidx``, made by :func:`ptview.index`) a file is opened in the same few
-    microseconds however many tensors it has.
+    ``path`` is a file, the folder of a distributed checkpoint, an index of shards (``….index.json``) or a folder with
+    one. With a fresh index beside it (``model.pt.ptidx``, made by :func:`ptview.index`) a file is opened in the same
+    few microseconds however many tensors it has.
 
     Files are mapped copy-on-write: what is done to an array or tensor never reaches the file. As with
-    ``torch.load(mmap=True)``, nobody may truncate a file while its tensors are in use; replacing it by renaming is fine.
+    ``torch.load(mmap=True)``, nobody may truncate a file while its tensors are in use; replacing it by renaming is
+    fine.
 
     >>> import ptview
     >>> ptview.open("model.pt")["layer.bias"].numpy()
@@ -118,10 +128,11 @@ def open(path: Path) -> File:
 def load(path: Path, map_location: Any = None, *, mmap: bool = True) -> Any:
     """Loads the object in a file: what ``torch.load(path, map_location, mmap=True, weights_only=True)`` gives, faster.
 
-    Tensors look into the file, mapped copy-on-write: nothing is read before it is touched, and the file never changes. Shared
-    storages stay shared, and each tensor's storage is no more than its storage in the file. Objects of classes that
-    ``weights_only`` would refuse arrive as :class:`ptview.Opaque`: nothing in the file is ever imported or called. Files that
-    ``mmap=True`` refuses are read too: of old formats, compressed, TorchScript (as the tree of its modules).
+    Tensors look into the file, mapped copy-on-write: nothing is read before it is touched, and the file never
+    changes. Shared storages stay shared, and each tensor's storage is no more than its storage in the file. Objects
+    of classes that ``weights_only`` would refuse arrive as :class:`ptview.Opaque`: nothing in the file is ever
+    imported or called. Files that ``mmap=True`` refuses are read too: of old formats, compressed, TorchScript (as the
+    tree of its modules).
 
     ``map_location`` is as torch understands it. ``mmap=False`` copies each storage into memory.
 
@@ -134,5 +145,5 @@ def load(path: Path, map_location: Any = None, *, mmap: bool = True) -> Any:
     if everywhere or map_location is None:
         from torch.serialization import _get_restore_location
 
-        restore = _get_restore_location(map_location)
+        restore = _get_restore_location(map_location)  # type: ignore[no-untyped-call]
     return _ptview.load(path, restore, everywhere, mmap)

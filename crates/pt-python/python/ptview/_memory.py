@@ -18,9 +18,10 @@ Framework = Literal["torch", "numpy"]
 View = Callable[[Any, int, Sequence[int]], Any]
 
 #: Types that numpy has under the same name.
-_NUMPY = frozenset(
-    "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64 complex128".split()
-)
+_NUMPY = {
+    "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "complex64", "complex128",
+}  # fmt: skip
 
 
 def default_framework() -> Framework:
@@ -57,9 +58,10 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
     if name in _NUMPY:
         return np.dtype(name)
     try:
-        import ml_dtypes
+        import ml_dtypes  # type: ignore[import-not-found, unused-ignore]
 
-        return np.dtype(getattr(ml_dtypes, name))
+        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return dtype
     except (ImportError, AttributeError):
         raise TensorError(f"numpy has no {name}; install ml_dtypes, select other keys, or use torch") from None
 
@@ -99,8 +101,8 @@ def shared(nbytes: int) -> Any:
     """Makes memory that a worker passes to its parent without a copy: a tensor of bytes in a shared storage."""
     import torch
 
-    storage = torch.UntypedStorage._new_shared(nbytes)
-    return torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[call-overload]
+    storage = torch.UntypedStorage._new_shared(nbytes)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
 
 
 def pinned(nbytes: int) -> Any:

@@ -8,11 +8,12 @@ __all__ = ["Opaque"]
 
 @final
 class Opaque:
-    """An object, a class or a function of a file, as two names and what was given to them: nothing was imported or called.
+    """An object, a class or a function of a file: its name and what was given to it. Nothing was imported or called.
 
-    ``cls`` is the name of the class or function, ``args`` what it was called with (empty too for a class that was saved as
-    such), ``state`` what was set on the object afterwards: usually a dict of attributes, which are then attributes here too.
-    ``items`` and ``entries`` are what was appended to it or set in it, for subclasses of list and dict.
+    ``cls`` is the name of the class or function, ``args`` what it was called with (empty too for a class that was
+    saved as such), ``state`` what was set on the object afterwards: usually a dict of attributes, which are then
+    attributes here too. ``items`` and ``entries`` are what was appended to it or set in it, for subclasses of list
+    and dict.
 
     >>> from ptview import Opaque
     >>> Opaque("my.package.Config")
@@ -32,7 +33,11 @@ class Opaque:
         self._fill((), [], [], [])
 
     def _fill(
-        self, args: tuple[Any, ...], states: list[Any], items: list[Any], entries: list[tuple[Any, Any]]
+        self,
+        args: tuple[Any, ...],
+        states: list[Any],
+        items: list[Any],
+        entries: list[tuple[Any, Any]],
     ) -> None:
         self.args = args
         self.state = None if not states else states[0] if len(states) == 1 else states

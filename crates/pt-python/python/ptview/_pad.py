@@ -70,13 +70,14 @@ def pad(
 
     Args:
         to: ``"longest"`` of the batch, or a number of steps.
-        mode: What is put where a sample has nothing: a ``"constant"``, ``"zero"``, its steps mirrored at the end without
-            the last one (``"reflect"``), or its last step again and again (``"replicate"``).
+        mode: What is put where a sample has nothing: a ``"constant"``, ``"zero"``, its steps mirrored at the end
+            without the last one (``"reflect"``), or its last step again and again (``"replicate"``).
         value: The constant.
         side: Where samples are padded and cut: ``"right"``, behind their last step, or ``"left"``, before their first.
         truncate: Whether samples longer than ``to`` are cut; with ``False`` they are an :class:`ptview.Error`.
-        lengths: Adds how many steps of each sample are its own, ``int64[samples]``: as ``"<key>_lengths"`` beside a tensor
-            that stands in a dict, under the name that is given, or, of a tensor that stands in no dict, in a tuple with it.
+        lengths: Adds how many steps of each sample are its own, ``int64[samples]``: as ``"<key>_lengths"`` beside a
+            tensor that stands in a dict, under the name that is given, or, of a tensor that stands in no dict, in a
+            tuple with it.
         mask: Adds which steps are a sample's own, ``bool[samples, steps]``, in the same way.
 
     >>> pad(512, value=-100, mask="attention_mask")
@@ -89,7 +90,8 @@ def ragged(layout: Literal["offsets", "nested"] = "offsets") -> RaggedLayout:
     """Puts samples of any length one behind the other.
 
     Args:
-        layout: ``"offsets"`` gives a :class:`ptview.Ragged` of values and offsets, ``"nested"`` a jagged ``torch.nested`` tensor.
+        layout: ``"offsets"`` gives a :class:`ptview.Ragged` of values and offsets, ``"nested"`` a jagged
+            ``torch.nested`` tensor.
 
     >>> ragged()
     RaggedLayout(layout='offsets')

@@ -17,7 +17,13 @@ def as_text(file: "File") -> str:
     rows = [_HEAD, *_rows(file)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
-        "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])) for row in rows
+        "  ".join(
+            (
+                *(cell.ljust(width) for cell, width in zip(row, widths, strict=False)),
+                row[3],
+            )
+        )
+        for row in rows
     ]
     return "\n".join([f"<ptview.File {file.path!r}, {_count(file)}>", *lines, *_rest(file)])
 

@@ -1,8 +1,8 @@
 """How samples and batches are built of their tensors and plain scalars.
 
-Rust tells the structure of the files as nested tuples (see ``src/structure.rs``). Here they become functions that take a flat
-list of values and put them where they belong. The list holds, of a data set with F fields and C columns: F tensors, C
-scalars, F lengths, F masks, and then whatever else is read from the pickle of the file.
+Rust tells the structure of the files as nested tuples (see ``src/structure.rs``). Here they become functions that
+take a flat list of values and put them where they belong. The list holds, of a data set with F fields and C columns:
+F tensors, C scalars, F lengths, F masks, and then whatever else is read from the pickle of the file.
 """
 
 import ast
@@ -96,10 +96,8 @@ def decorate(part: Part | None, ragged: list[str | None], lengths: bool | str, m
 def find(value: Any, steps: Steps) -> Any:
     """Goes the way to a part of a saved object."""
     for step in steps:
-        if isinstance(step, tuple):
-            value = next(value[key] for key in value if repr(key) == step[0])
-        else:
-            value = value[step]
+        key = next(key for key in value if repr(key) == step[0]) if isinstance(step, tuple) else step
+        value = value[key]
     return value
 
 

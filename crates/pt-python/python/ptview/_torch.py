@@ -9,15 +9,26 @@ from ptview._errors import TensorError
 from ptview._opaque import Opaque
 
 # Classes that `torch.load(weights_only=True)` makes, too.
-_PLAIN = frozenset({"torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.Parameter"})
+_PLAIN = frozenset(
+    {
+        "torch.Tensor",
+        "torch._tensor.Tensor",
+        "torch.nn.parameter.Parameter",
+        "torch.nn.Parameter",
+    }
+)
 
 
 def window(
-    storage: torch.UntypedStorage, dtype: torch.dtype, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
+    storage: torch.UntypedStorage,
+    dtype: torch.dtype,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
 ) -> torch.Tensor:
     """Looks into a storage that was checked to be large enough."""
     empty = torch.empty(0, dtype=dtype, device=storage.device)
-    return empty.set_(storage, offset, size, stride)  # type: ignore[call-overload, no-any-return]
+    return empty.set_(storage, offset, size, stride)
 
 
 def meta(dtype: torch.dtype, size: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
@@ -48,21 +59,30 @@ def quantized(
     """Makes integers with their scale and zero point."""
     scheme = getattr(torch, quantizer["scheme"])
     if "axis" in quantizer:
-        parameters = (scheme, quantizer["scales"], quantizer["zero_points"], quantizer["axis"])
+        parameters: tuple[Any, ...] = (
+            scheme,
+            quantizer["scales"],
+            quantizer["zero_points"],
+            quantizer["axis"],
+        )
     else:
         parameters = (scheme, quantizer["scale"], quantizer["zero_point"])
     typed = typed_storage(storage, dtype)
-    return torch._utils._rebuild_qtensor(typed, offset, size, stride, parameters, False, {})  # type: ignore[no-any-return]
+    return torch._utils._rebuild_qtensor(typed, offset, size, stride, parameters, False, {})
 
 
 def composite(
-    layout: str, cls: str | None, size: tuple[int, ...] | None, parts: dict[str, Any], coalesced: bool | None
+    layout: str,
+    cls: str | None,
+    size: tuple[int, ...] | None,
+    parts: dict[str, Any],
+    coalesced: bool | None,
 ) -> Any:
     """Makes a tensor of several parts. Indices are checked, as torch reads through them without looking."""
     match layout:
         case "sparse_coo":
             tensor = torch.sparse_coo_tensor(parts["#indices"], parts["#values"], size, check_invariants=True)
-            return tensor._coalesced_(coalesced) if coalesced is not None else tensor  # type: ignore[attr-defined]
+            return tensor._coalesced_(coalesced) if coalesced is not None else tensor
         case "sparse_csr" | "sparse_bsr" | "sparse_csc" | "sparse_bsc":
             by_row = layout in ("sparse_csr", "sparse_bsr")
             compressed, plain = ("#crow_indices", "#col_indices") if by_row else ("#ccol_indices", "#row_indices")
@@ -82,20 +102,33 @@ def composite(
             return _opaque(cls or layout, (), parts)
 
 
-def _nested(buffer: torch.Tensor, sizes: torch.Tensor, strides: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _nested(
+    buffer: torch.Tensor,
+    sizes: torch.Tensor,
+    strides: torch.Tensor,
+    offsets: torch.Tensor,
+) -> torch.Tensor:
     ends = [
         offset + sum((size - 1) * step for size, step in zip(row, steps, strict=True)) + 1
         for row, steps, offset in zip(sizes.tolist(), strides.tolist(), offsets.tolist(), strict=True)
         if 0 not in row
     ]
-    numbers = (*sizes.flatten().tolist(), *strides.flatten().tolist(), *offsets.flatten().tolist())
+    numbers = (
+        *sizes.flatten().tolist(),
+        *strides.flatten().tolist(),
+        *offsets.flatten().tolist(),
+    )
     if min(numbers, default=0) < 0 or max(ends, default=0) > buffer.numel():
         raise TensorError("a nested tensor leaves its buffer")
-    return torch._nested_view_from_buffer(buffer, sizes, strides, offsets)  # type: ignore[attr-defined, no-any-return]
+    return torch._nested_view_from_buffer(buffer, sizes, strides, offsets)
 
 
 def _jagged(parts: dict[str, Any]) -> torch.Tensor:
-    values, offsets, lengths = parts["#values"], parts["#offsets"], parts.get("#lengths")
+    values, offsets, lengths = (
+        parts["#values"],
+        parts["#offsets"],
+        parts.get("#lengths"),
+    )
     dim = parts.get("_ragged_idx", 1)
     starts = offsets.tolist()
     ends = starts[1:] if lengths is None else [s + n for s, n in zip(starts, lengths.tolist(), strict=False)]
@@ -107,11 +140,15 @@ def _jagged(parts: dict[str, Any]) -> torch.Tensor:
 
 
 def dressed(
-    tensor: Any, cls: str | None, is_parameter: bool, requires_grad: bool, conj: bool, neg: bool, state: Any
+    tensor: Any,
+    cls: str | None,
+    is_parameter: bool,
+    requires_grad: bool,
+    conj: bool,
+    neg: bool,
 ) -> Any:
     """Gives a tensor what Python knows of it. One of a class that is not loaded comes inside an :class:`Opaque`."""
     if isinstance(tensor, Opaque):
-        tensor.state = state if tensor.state is None else tensor.state
         return tensor
     if conj:
         tensor = tensor.conj()
@@ -122,11 +159,7 @@ def dressed(
     elif requires_grad:
         tensor.requires_grad_()
     if cls is not None and cls not in _PLAIN:
-        return _opaque(cls, (tensor,), state)
-    for attributes in state if isinstance(state, tuple) else (state,):
-        if isinstance(attributes, dict):
-            for name, value in attributes.items():
-                object.__setattr__(tensor, name, value)
+        return _opaque(cls, (tensor,), None)
     return tensor
 
 

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -13,12 +14,14 @@ import numpy.typing as npt
 
 from ptview import _memory
 from ptview._errors import Error, StaleIndexError
-from ptview._memory import Framework
+from ptview._memory import Framework, View
 from ptview._pad import Pad, Ragged, RaggedLayout
 from ptview._ptview import Layout, Plan, Samples
 from ptview._structure import Recipe, decorate, find
 
 Mode = Literal["file", "row", "tensor"]
+#: Where a field begins, its shape, the lengths of its samples, where they begin, and where its mask begins.
+Place = tuple[int, tuple[int, ...], list[int] | None, list[int] | None, int | None]
 Path = str | os.PathLike[str]
 #: A column and what its values must be: a value, several of them, or a function that says so.
 Where = Mapping[str, Any]
@@ -44,27 +47,29 @@ class Field(NamedTuple):
 class Dataset:
     """PyTorch files as a data set for ``torch.utils.data.DataLoader``, or for :class:`ptview.Loader`.
 
-    ``data[i]`` gives what ``torch.load(data.files[i])`` would: the same dicts, lists and tuples around the same tensors and
-    scalars. Nothing is converted, and nothing is read before it is asked for; where tensors lie in the files is known from
-    an index (the one that ``ptview index`` has left there, or one that is made in memory). A ``DataLoader`` fetches a whole
-    batch at once, in one buffer, without the GIL:
+    ``data[i]`` gives what ``torch.load(data.files[i])`` would: the same dicts, lists and tuples around the same
+    tensors and scalars. Nothing is converted, and nothing is read before it is asked for; where tensors lie in the
+    files is known from an index (the one that ``ptview index`` has left there, or one that is made in memory). A
+    ``DataLoader`` fetches a whole batch at once, in one buffer, without the GIL:
 
     >>> data = ptview.Dataset("samples/")
     >>> loader = DataLoader(data, batch_size=256, shuffle=True, num_workers=2, collate_fn=data.collate)
 
-    Samples are torch tensors if torch is installed, else numpy arrays. torch is imported when the first sample is asked for.
+    Samples are torch tensors if torch is installed, else numpy arrays. torch is imported when the first sample is
+    asked for.
 
     Args:
-        paths: A folder, an index (``.ptidx``), a file, a glob (``"train/**/*.pt"``), or a list of files. Samples are in the
-            order of the list, or sorted by path.
-        mode: What a sample is: a ``"file"``, a ``"row"`` (the same position along the first dimension of all tensors of a
-            file), or a ``"tensor"``.
-        keys: Names of the tensors and scalars wanted, or of the dicts and lists they stand in (``["image", "target.label"]``);
-            all, if ``None``.
-        pad: What becomes of samples that differ in length: :func:`ptview.pad`, or :func:`ptview.ragged`. Without it they make no
-            batch, unless they happen to be equally long.
-        dtype: ``"float32"`` (or ``torch.float32``) turns ``float16`` and ``bfloat16`` into it while reading; a dict does so for the
-            fields it names, also for ``uint8``, and may multiply: ``{"image": ("float32", 1 / 255)}``.
+        paths: A folder, an index (``.ptidx``), a file, a glob (``"train/**/*.pt"``), or a list of files. Samples are
+            in the order of the list, or sorted by path.
+        mode: What a sample is: a ``"file"``, a ``"row"`` (the same position along the first dimension of all tensors
+            of a file), or a ``"tensor"``.
+        keys: Names of the tensors and scalars wanted, or of the dicts and lists they stand in (``["image",
+            "target.label"]``); all, if ``None``.
+        pad: What becomes of samples that differ in length: :func:`ptview.pad`, or :func:`ptview.ragged`. Without it
+            they make no batch, unless they happen to be equally long.
+        dtype: ``"float32"`` (or ``torch.float32``) turns ``float16`` and ``bfloat16`` into it while reading; a dict
+            does so for the fields it names, also for ``uint8``, and may multiply: ``{"image": ("float32", 1 /
+            255)}``.
         transform: Called with each sample. Batches are then made by torch's ``default_collate``.
         where: Which samples are taken; see :meth:`filter`.
         framework: ``"torch"`` or ``"numpy"``, to have the one or the other.
@@ -142,8 +147,8 @@ class Dataset:
     def __getitem__(self, index: int | slice) -> Any:
         """Returns a sample, or the data set of some samples.
 
-        Every tensor has a storage of its own, no larger than itself. A sample is what a batch of one would hold: with ``pad`` to a
-        number of steps, it is padded.
+        Every tensor has a storage of its own, no larger than itself. A sample is what a batch of one would hold: with
+        ``pad`` to a number of steps, it is padded.
         """
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
@@ -194,10 +199,10 @@ class Dataset:
     def collate(self, samples: Sequence[Any]) -> Any:
         """Makes a batch of samples: the ``collate_fn`` for a ``DataLoader``.
 
-        The batch is built as a sample is, with tensors that have one dimension more; ``int``, ``float`` and ``bool`` scalars become
-        ``int64``, ``float64`` and ``bool`` tensors, strings a list: what torch's ``default_collate`` makes of the samples, without
-        copying them. Scalars that some files lack or have of another kind, and parts of the files that are neither tensor nor scalar,
-        are lists.
+        The batch is built as a sample is, with tensors that have one dimension more; ``int``, ``float`` and ``bool``
+        scalars become ``int64``, ``float64`` and ``bool`` tensors, strings a list: what torch's ``default_collate``
+        makes of the samples, without copying them. Scalars that some files lack or have of another kind, and parts of
+        the files that are neither tensor nor scalar, are lists.
         """
         if isinstance(samples, Batch):
             return samples.collate()
@@ -228,7 +233,8 @@ class Dataset:
     def column(self, name: str) -> npt.NDArray[Any]:
         """Returns a scalar of all samples, from the index alone: no file is opened.
 
-        ``int64``, ``float64``, ``bool`` or ``str``; ``object`` where values are of several kinds or missing. For samplers:
+        ``int64``, ``float64``, ``bool`` or ``str``; ``object`` where values are of several kinds or missing. For
+        samplers:
 
         >>> weights = 1 / np.bincount(data.column("label"))[data.column("label")]
         >>> sampler = torch.utils.data.WeightedRandomSampler(weights, len(data))
@@ -272,8 +278,8 @@ class Dataset:
         >>> data.filter(data.column("label") % 2 == 0)
 
         Args:
-            where: Columns and what is wanted of them: a value, a list, set or array of values, or a function of a value. Or an array of one
-                ``bool`` a sample.
+            where: Columns and what is wanted of them: a value, a list, set or array of values, or a function of a
+                value. Or an array of one ``bool`` a sample.
             columns: The same, for columns whose names are identifiers.
         """
         if isinstance(where, np.ndarray):
@@ -350,6 +356,7 @@ class Dataset:
         if index is not None:
             samples = Samples.of_index(root, index, self._mode, self._keys)
         else:
+            assert self._index_path is not None
             samples = Samples.open(self._index_path, self._mode, self._keys)
             if samples.index_stamp() != stamp:
                 raise StaleIndexError(f"{self._index_path}: the index is not the one the data set was pickled with")
@@ -396,16 +403,17 @@ class Batch(Sequence[Any]):
     def __repr__(self) -> str:
         return repr(self._list())
 
+    def _places(self) -> Iterable[tuple[View, Field, Place]]:
+        return zip(self._data._views, self._data._fields, self._plan.fields(), strict=True)
+
     def collate(self) -> Any:
         """Builds the batch; see :meth:`Dataset.collate`."""
         data, plan = self._data, self._plan
         framework, pad = data._framework, data._pad
         tensors, lengths, masks = [], [], []
-        for view, field, (start, shape, has, offsets, mask) in zip(
-            data._views, data._fields, plan.fields(), strict=True
-        ):
+        for view, field, (start, shape, has, offsets, mask) in self._places():
             tensor, length = view(self._memory, start, shape), None
-            if field.is_ragged:
+            if has is not None and offsets is not None:
                 if isinstance(pad, Pad):
                     length = np.minimum(np.array(has, np.int64), shape[1])
                     length = _memory.array_of(length, "int64", framework)
@@ -443,15 +451,13 @@ class Batch(Sequence[Any]):
         tensors: list[Any] = []
         lengths: list[Any] = []
         masks: list[Any] = []
-        for view, field, (start, shape, has, offsets, mask) in zip(
-            data._views, data._fields, plan.fields(), strict=True
-        ):
+        for view, _, (start, shape, has, offsets, mask) in self._places():
             tensor = view(self._memory, start, shape)
-            if field.is_ragged and not is_padded:
-                tensors.append([tensor[start:end] for start, end in zip(offsets, offsets[1:], strict=False)])
+            if offsets is not None and not is_padded:
+                tensors.append([tensor[start:end] for start, end in pairwise(offsets)])
             else:
                 tensors.append(_rows(tensor))
-            lengths.append([min(length, shape[1]) for length in has] if field.is_ragged and is_padded else none)
+            lengths.append([min(length, shape[1]) for length in has] if has is not None and is_padded else none)
             masks.append(none if mask is None else _rows(data._mask_view(self._memory, mask, shape[:2])))
         schemas = plan.schemas() if len(self._recipes) > 1 else [0] * count
         all_values = zip(*tensors, *plan.columns(), *lengths, *masks, strict=True)
@@ -459,7 +465,7 @@ class Batch(Sequence[Any]):
         for number, values in enumerate(all_values if tensors or plan.columns() else [()] * count):
             recipe = self._recipes[schemas[number]]
             if recipe.others:
-                values = [*values, *self._others(number, recipe)]
+                values = (*values, *self._others(number, recipe))
             self._samples.append(recipe.sample(values))
         return self._samples
 
@@ -495,7 +501,7 @@ def _read_others(path: Path, recipe: Recipe) -> list[Any]:
     return [find(loaded, steps) for steps in recipe.others]
 
 
-def _default_collate(samples: Sequence[Any], framework: Framework) -> Any:
+def _default_collate(samples: Any, framework: Framework) -> Any:
     if framework == "torch":
         from torch.utils.data import default_collate
 
@@ -504,7 +510,7 @@ def _default_collate(samples: Sequence[Any], framework: Framework) -> Any:
     if isinstance(first, Mapping):
         return {key: _default_collate([sample[key] for sample in samples], framework) for key in first}
     if isinstance(first, tuple | list):
-        return [_default_collate(list(parts), framework) for parts in zip(*samples, strict=True)]
+        return [_default_collate(parts, framework) for parts in zip(*samples, strict=True)]
     return samples if isinstance(first, str | None) else np.stack([np.asarray(sample) for sample in samples])
 
 

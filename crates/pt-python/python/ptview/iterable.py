@@ -23,8 +23,9 @@ class IterableState(TypedDict):
 class IterableDataset(torch.utils.data.IterableDataset[Any]):
     """Batches of a :class:`ptview.Dataset`, for a ``DataLoader`` with worker processes.
 
-    :class:`ptview.Loader` is faster, and needs none. This is for those who must have them, because a ``transform`` is slow and
-    holds the GIL. Each worker takes every n-th batch of its rank; together they yield every batch once, in the same order however many they are.
+    :class:`ptview.Loader` is faster, and needs none. This is for those who must have them, because a ``transform`` is
+    slow and holds the GIL. Each worker takes every n-th batch of its rank; together they yield every batch once, in
+    the same order however many they are.
 
     >>> batches = ptview.IterableDataset(data, batch_size=256, shuffle=True, window=4096)
     >>> loader = DataLoader(batches, batch_size=None, num_workers=4)
@@ -33,7 +34,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Any]):
     ...     for batch in loader:
     ...         train(batch)
 
-    ``torchdata.stateful_dataloader.StatefulDataLoader`` resumes it in the middle of an epoch. Arguments are those of :class:`ptview.Loader`.
+    ``torchdata.stateful_dataloader.StatefulDataLoader`` resumes it in the middle of an epoch. Arguments are those of
+    :class:`ptview.Loader`.
     """
 
     def __init__(
@@ -54,7 +56,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Any]):
         loader._rank, loader._world_size = loader._ranks()
         self._loader = loader
         # Shared with workers that stay.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._batch = 0
         self._resume_from: IterableState | None = None
 

@@ -13,7 +13,7 @@ from ptview.data import Batch, Dataset
 
 
 class LoaderState(TypedDict):
-    """Where an epoch stands: what :meth:`Loader.load_state_dict` needs to go on with exactly the samples that are left."""
+    """Where an epoch stands: what :meth:`Loader.load_state_dict` needs to go on with the samples that are left."""
 
     epoch: int
     #: Samples that all ranks together have had of the epoch.
@@ -25,30 +25,34 @@ class LoaderState(TypedDict):
 class Loader:
     """Batches of a :class:`Dataset`, read ahead by threads of this process.
 
-    Takes the place of a ``DataLoader``: no worker processes, so no copies between them, no start-up, and no memory of theirs.
+    Takes the place of a ``DataLoader``: no worker processes, so no copies between them, no start-up, and no memory of
+    theirs.
 
     >>> loader = ptview.Loader(data, batch_size=256, shuffle=True, seed=42)
     >>> for epoch in range(10):
     ...     for batch in loader:
     ...         train(batch)
 
-    The order is a function of seed and epoch: the same everywhere, split among ranks without talking, and resumed in the middle of an
-    epoch from a few numbers. Each pass is the next epoch; :meth:`set_epoch` says which one is next.
+    The order is a function of seed and epoch: the same everywhere, split among ranks without talking, and resumed in
+    the middle of an epoch from a few numbers. Each pass is the next epoch; :meth:`set_epoch` says which one is next.
 
     Args:
         data: The data set. Its ``transform`` is called for each sample, in the thread that asks for the batch.
         batch_size: Samples of a batch, on this rank.
         shuffle: Whether epochs are shuffled; otherwise samples come in their order.
         seed: Of the shuffle.
-        drop_last: Whether a last batch that is not full is left out, and with several ranks the few samples that are left over. Otherwise
-            all ranks have as many samples, and a few come twice.
-        rank: Which part of the samples is taken, of ``world_size``. Both are found from ``torch.distributed`` when that is initialised.
+        drop_last: Whether a last batch that is not full is left out, and with several ranks the few samples that are
+            left over. Otherwise all ranks have as many samples, and a few come twice.
+        rank: Which part of the samples is taken, of ``world_size``. Both are found from ``torch.distributed`` when
+            that is initialised.
         threads: Threads that read; as many as there are cores, if ``None``. More help where files are far away.
         prefetch: Batches that are read ahead.
         pin_memory: Whether batches lie in pinned memory. With a CUDA ``device``, they do.
         device: Where batches are copied to.
-        on_error: Whether a sample that cannot be read is an error (``"fail"``), or left out (``"skip"``) with a warning; :attr:`skipped` tells which.
-        window: Shuffles blocks of so many neighbouring samples, and the samples within each block: for disks that like to read on.
+        on_error: Whether a sample that cannot be read is an error (``"fail"``), or left out (``"skip"``) with a
+            warning; :attr:`skipped` tells which.
+        window: Shuffles blocks of so many neighbouring samples, and the samples within each block: for disks that
+            like to read on.
 
     A batch is written over only when no tensor of it is left.
     """
@@ -70,9 +74,10 @@ class Loader:
         *,
         window: int | None = None,
     ):
-        for name, value, least in [("batch_size", batch_size, 1), ("prefetch", prefetch, 1), ("threads", threads, 1), ("window", window, 1)]:  # fmt: skip
-            if value is not None and value < least:
-                raise ValueError(f"{name} is at least {least}, not {value}")
+        sizes = {"batch_size": batch_size, "prefetch": prefetch, "threads": threads, "window": window}
+        for name, value in sizes.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is at least 1, not {value}")
         if on_error not in ("fail", "skip"):
             raise ValueError(f'on_error is "fail" or "skip", not {on_error!r}')
         if (rank is None) != (world_size is None):
@@ -126,7 +131,7 @@ class Loader:
         self._position = None
 
     def state_dict(self) -> LoaderState:
-        """Returns where the last pass stands, behind the last batch that was taken; what is read ahead does not count."""
+        """Returns where the last pass stands, behind the last batch taken; what is read ahead does not count."""
         epoch, consumed = self._position or (self._next_epoch, self._resume_from)
         seed = self.seed if self.shuffle else None
         return {"epoch": epoch, "consumed": consumed, "samples": len(self.dataset), "seed": seed}

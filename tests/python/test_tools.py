@@ -1,0 +1,82 @@
+"""Indexing, verifying and judging files from Python."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import ptview
+import pytest
+import torch
+
+from conftest import ROOT
+
+FIXTURES = ROOT / "testdata/fixtures"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(5):
+        torch.save({"x": torch.full((4,), float(number)), "y": number}, tmp_path / f"{number}.pt")
+    return tmp_path
+
+
+def test_a_folder_is_indexed_and_brought_up_to_date(folder) -> None:
+    (first,) = ptview.index(folder)
+    assert (first.files, first.tensors, first.parsed, first.skipped) == (5, 5, 5, {})
+    assert os.path.exists(first.path)
+    (folder / "bad.pt").write_text("<html>")
+    (second,) = ptview.index([folder], progress=False)
+    assert (second.parsed, second.unchanged, list(second.skipped)) == (0, 5, ["bad.pt"])
+    (third,) = ptview.index(folder, full=True, exclude=["bad*"], jobs=1)
+    assert (third.parsed, third.skipped) == (5, {})
+    with pytest.raises(ptview.FormatError):
+        ptview.index(folder, on_error="fail")
+
+
+def test_damage_is_found(folder) -> None:
+    ptview.index(folder)
+    assert ptview.verify(folder)
+    assert ptview.verify(folder, deep=True).checked >= 5
+    path = folder / "3.pt"
+    stamp = path.stat()
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(torch.full((4,), 3.0).numpy().tobytes())] ^= 1
+    path.write_bytes(damaged)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert ptview.verify(folder)
+    found = ptview.verify(folder, deep=True)
+    assert not found
+    assert "3.pt" in found.problems[0][0]
+    (folder / "4.pt").unlink()
+    assert len(ptview.verify(folder).problems) == 1
+
+
+def test_globals_are_judged_without_being_imported() -> None:
+    verdicts = {use.name: use.verdict for use in ptview.globals(FIXTURES / "attack/os_system.pt")}
+    assert "dangerous" in verdicts.values()
+    assert {use.verdict for use in ptview.globals(FIXTURES / "zip/state_dict.pt")} == {"known"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_interrupt_stops_the_work_and_leaves_the_index(tmp_path) -> None:
+    torch.save({"x": torch.zeros(4)}, tmp_path / "0.pt")
+    content = (tmp_path / "0.pt").read_bytes()
+    for number in range(1, 20_000):
+        (tmp_path / f"{number}.pt").write_bytes(content)
+    code = (
+        "import ptview, sys\n"
+        "print('ready', flush=True)\n"
+        "try:\n"
+        f"    while True: ptview.index({str(tmp_path)!r}, full=True, jobs=1, progress=False)\n"
+        "except KeyboardInterrupt: sys.exit(42)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    time.sleep(0.15)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    assert process.wait(timeout=30) == 42
+    assert time.monotonic() - begun < 5
+    assert not list(tmp_path.glob(".*.tmp"))
