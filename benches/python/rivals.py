@@ -86,6 +86,7 @@ def run(data: datasets.Data, arguments: argparse.Namespace) -> dict:
         # Nothing may be mapped: pages in use are not dropped.
         passes.clear(), opened.clear()
         del ours, dataset
+        stores.close_lmdb()
         cold = {store.name: cold_one_by_one(store, folder, data, arguments) for store, folder in ready}
     return stated | {"bytes": bytes_, "figures": figures, "cold": cold, "pss": pss, "prepared": prepared, "failed": failed}
 
@@ -211,6 +212,7 @@ def cold_one_by_one(store: stores.Store, folder: Path, data: datasets.Data, argu
         start = time.perf_counter()
         rates.append(one_by_one(dataset, data, arguments.limit) / (time.perf_counter() - start))
         del dataset
+        stores.close_lmdb()
     return {"rate": statistics.median(rates), "low": min(rates), "high": max(rates)}
 
 

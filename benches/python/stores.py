@@ -5,13 +5,13 @@ whose samples are those of `torch.load`. Add a rival here; nothing else needs to
 """
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ptview
 import torch
 
 import contenders
@@ -119,18 +119,35 @@ def to_lmdb(data: Data, folder: Path) -> None:
             write.put(number.to_bytes(4), sample.get("y", 0).to_bytes(8) + sample["x"].numpy().tobytes())
 
 
-def from_lmdb(data: Data, folder: Path) -> Any:
+_LMDB: dict[str, Any] = {}
+
+
+def _lmdb(folder: str) -> Any:
     import lmdb
 
-    dtype, shape = typed(data)
-    store: list[Any] = []
+    if folder not in _LMDB:
+        _LMDB[folder] = lmdb.open(folder, readonly=True, lock=False, readahead=False)
+    return _LMDB[folder]
 
+
+def close_lmdb() -> None:
+    """LMDB does not survive a fork: whoever wants it again opens it again."""
+    for store in _LMDB.values():
+        store.close()
+    _LMDB.clear()
+
+
+os.register_at_fork(before=close_lmdb)
+
+
+def from_lmdb(data: Data, folder: Path) -> Any:
+    dtype, shape = typed(data)
     def get(index: int) -> dict:
-        if not store:  # Opened where it is used: LMDB does not survive a fork.
-            store.append(lmdb.open(str(folder), readonly=True, lock=False, readahead=False).begin(buffers=True))
-        value = store[0].get(index.to_bytes(4))
-        x = torch.from_numpy(np.frombuffer(value, dtype, offset=8).reshape(shape).copy())
-        return {"x": x} | ({"y": int.from_bytes(value[:8])} if data.name == "small" else {})
+        with _lmdb(str(folder)).begin(buffers=True) as read:
+            value = read.get(index.to_bytes(4))
+            x = torch.from_numpy(np.frombuffer(value, dtype, offset=8).reshape(shape).copy())
+            label = int.from_bytes(value[:8])
+        return {"x": x} | ({"y": label} if data.name == "small" else {})
 
     return Of(data.samples, get)
 
@@ -236,4 +253,3 @@ STORES = [
     Store("safetensors, a file each", "safetensors", from_safetensors, to_safetensors),
     Store(".npy, a file each, mmap_mode", "numpy", from_npy, to_npy),
 ]
-_ = ptview
