@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The Python tests and CI's timings want the optimised binary.
 PTVIEW := target/release/ptview
 PACKAGE := crates/pt-python/python
-PYTHON_SOURCES := tests/python testdata/generate $(PACKAGE)
+PYTHON_SOURCES := tests/python testdata/generate benches/python examples/python $(PACKAGE)
 
 .PHONY: test test-rust test-python python lint miri bench bench-peers demo fixtures clean
 

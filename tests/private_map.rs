@@ -65,11 +65,12 @@ fn what_is_not_there_as_it_is_is_not_lent() {
         let map = unsafe { file.map_private() }.unwrap();
         for tensor in file.tensors() {
             match map.lend(&tensor) {
-                // SAFETY: the map lives, and nobody else uses these bytes.
                 Ok(bytes) => {
+                    // SAFETY: the map lives, and nobody else uses these bytes.
+                    let lent = unsafe { &*bytes };
                     match tensor.caps().needs_gather || tensor.dtype().unwrap().packing().is_some() {
-                        true => assert_eq!(bytes.len() as u64, tensor.locate().unwrap().length),
-                        false => assert_eq!(unsafe { &*bytes }, tensor.to_bytes().unwrap()),
+                        true => assert_eq!(lent.len() as u64, tensor.locate().unwrap().length),
+                        false => assert_eq!(lent, tensor.to_bytes().unwrap()),
                     }
                 }
                 Err(error) => {

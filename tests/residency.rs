@@ -116,6 +116,47 @@ fn advice_moves_one_tensor_in_and_out_of_memory() {
     mapping.prefetch().unwrap();
 }
 
+/// Pages of files that this process has mapped and touched, in bytes.
+fn mapped_and_touched() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
+/// Who goes through a large file and gives back what lies behind stays small.
+#[test]
+fn a_large_map_is_walked_in_little_memory() {
+    const TENSOR_BYTES: u64 = 16 << 20;
+    let (_folder, path) = sparse(TENSOR_BYTES);
+    let mapping = open(&path, IndexPolicy::Parse);
+    let Some(before) = mapped_and_touched() else {
+        println!("skipped: this platform does not tell what is resident");
+        return;
+    };
+    let grown = || mapped_and_touched().unwrap().saturating_sub(before);
+    let touch = |tensor: &TensorView<'_>| {
+        tensor.advise(Advice::Sequential).unwrap();
+        assert!(tensor.as_slice::<u8>().unwrap().iter().step_by(4096).all(|&byte| byte == 0));
+    };
+    let (first, rest) = (8, mapping.tensors().skip(8));
+    mapping.tensors().take(first).for_each(|tensor| touch(&tensor));
+    assert!(
+        grown() > 7 * TENSOR_BYTES,
+        "what is touched stays, as long as nothing is given back: {}",
+        grown()
+    );
+    mapping.tensors().take(first).for_each(|tensor| tensor.advise(Advice::DontNeed).unwrap());
+
+    let mut most = 0;
+    for tensor in rest {
+        touch(&tensor);
+        most = most.max(grown());
+        tensor.advise(Advice::DontNeed).unwrap();
+    }
+    println!("at most {most} bytes were resident of {}", mapping.bytes().unwrap().len());
+    assert!(most < 4 * TENSOR_BYTES, "{most}");
+}
+
 /// Files that are read have advice too, and no map to ask about.
 #[test]
 fn advice_for_files_that_are_read_or_in_memory_is_taken() {
@@ -170,6 +211,27 @@ fn a_row_of_a_large_tensor_is_read_alone() {
         Some((before, after)) => {
             assert!((3 * 2048..4 * 2048).contains(&(after - before)), "{}", after - before)
         }
+        None => println!("skipped: this platform does not tell what a thread has read"),
+    }
+}
+
+/// A column of wide rows, read element by element; many columns of narrow rows, read at once but not all in memory.
+#[test]
+fn a_column_of_a_large_tensor_is_read_without_the_rows() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("columns.pt");
+    let storage = Storage::zeros(1 << 30);
+    files::save(
+        &path,
+        &Tensor::strided(DType::UInt8, &[1 << 10, 1 << 20], &[1 << 20, 1], 0, &storage).unwrap().into(),
+    );
+    let file = Mapping::open_read(&path, &OpenOptions::default()).unwrap();
+    let view = file.tensor("").unwrap();
+    view.row(0).unwrap().to_bytes().unwrap(); // the local header is read once
+    let before = bytes_read();
+    assert_eq!(view.select(1, 77).unwrap().to_bytes().unwrap(), [0; 1 << 10]);
+    match before.zip(bytes_read()) {
+        Some((before, after)) => assert!(after - before < 8 << 10, "{}", after - before),
         None => println!("skipped: this platform does not tell what a thread has read"),
     }
 }

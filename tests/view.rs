@@ -265,6 +265,44 @@ fn rows_are_borrowed_one_after_the_other() {
     assert_eq!(columns.view().row(1).unwrap().to_vec::<u8>().unwrap(), [1, 3, 5]);
 }
 
+/// Whatever the gaps, reading by position gives what memory gives.
+#[test]
+fn strided_parts_are_read_as_they_are_borrowed() {
+    const BYTES: u64 = 3 << 20;
+    let storage = Storage::new((0..BYTES).map(|at| ((at * at) >> 7) as u8).collect::<Vec<_>>());
+    let tensor = |shape: &[u64], stride: &[u64], offset| {
+        Object::from(Tensor::strided(DType::Int16, shape, stride, offset, &storage).unwrap())
+    };
+    let cases: [(&[u64], &[u64], u64); 9] = [
+        (&[20, 3], &[70_000, 1], 5),
+        (&[3, 20], &[1, 70_000], 5),
+        (&[20, 5, 40], &[70_000, 1000, 2], 0),
+        (&[7, 1000], &[200_000, 100], 11),
+        (&[1_500_000], &[1], 0),
+        (&[700_000], &[2], 1),
+        (&[1100, 1200], &[1, 1100], 3),
+        (&[40, 0, 7], &[70_000, 7, 1], 0),
+        (&[5, 4, 3], &[0, 300_000, 7], 9),
+    ];
+    let whole = ("whole".to_owned(), tensor(&[BYTES / 2], &[1], 0));
+    let parts = cases
+        .iter()
+        .enumerate()
+        .map(|(number, (shape, stride, offset))| (number.to_string(), tensor(shape, stride, *offset)));
+    let object = Object::dict(std::iter::once(whole).chain(parts).collect::<Vec<_>>());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pt");
+    let bytes = write::to_vec(&object).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    let file = pt_view::Mapping::open_read(&path, &Default::default()).unwrap();
+    for (number, (shape, ..)) in cases.iter().enumerate() {
+        let read = file.tensor(&number.to_string()).unwrap();
+        let lent = TensorView::new(read.entry(), FileBytes::new(&bytes));
+        assert_eq!(read.shape(), Some(*shape));
+        assert!(read.to_vec::<i16>().unwrap() == lent.to_vec::<i16>().unwrap(), "{number}");
+    }
+}
+
 #[test]
 fn views_stay_small() {
     assert!(size_of::<TensorView<'_>>() <= 128, "{}", size_of::<TensorView<'_>>());

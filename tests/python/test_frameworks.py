@@ -1,10 +1,11 @@
 """The recipes of docs/python.md for Lightning and accelerate, where these are installed."""
 
-import folders
 import ptview
 import pytest
 import torch
 from torch.utils.data import DataLoader
+
+import folders
 
 
 @pytest.fixture(scope="module")

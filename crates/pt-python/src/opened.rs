@@ -25,24 +25,29 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens a file, an index of shards, the folder of a distributed checkpoint, or a folder with an index of shards.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let (data, index) = match path {
-            folder if pt_index::is_distributed(folder) => {
-                let kept = kept_index(&pt_index::sidecar_path(folder), folder);
-                let build = || pt_index::build_distributed(folder, &Limits::default());
-                (folder.to_owned(), kept.map_or_else(build, Ok)?)
-            }
-            folder if folder.is_dir() => Self::of_shards(&find_shard_index(folder)?)?,
+        let files = match path {
             shards if pt_index::is_shard_index(shards) => Self::of_shards(shards)?,
-            file => (file.to_owned(), index_of_file(file)?),
+            folder if folder.is_dir() => match pt_index::is_distributed(folder) {
+                true => {
+                    let kept = kept_index(&pt_index::sidecar_path(folder), folder);
+                    let build = || pt_index::build_distributed(folder, &Limits::default());
+                    FileCache::new(folder, kept.map_or_else(build, Ok)?)
+                }
+                false => Self::of_shards(&find_shard_index(folder)?)?,
+            },
+            file => {
+                let options = OpenOptions { access: Access::Read, ..OpenOptions::default() };
+                open_indexed(file, &options)?.into_cache()
+            }
         };
-        Ok(Self { path: path.to_owned(), files: FileCache::new(data, index), memories: Mutex::default() })
+        Ok(Self { path: path.to_owned(), files, memories: Mutex::default() })
     }
 
-    fn of_shards(path: &Path) -> Result<(PathBuf, Index)> {
+    fn of_shards(path: &Path) -> Result<FileCache> {
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         let kept = kept_index(&pt_index::sidecar_path(path), &folder);
         let index = kept.map_or_else(|| pt_index::build_shards(path, &Limits::default()), Ok)?;
-        Ok((folder, index))
+        Ok(FileCache::new(folder, index))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -134,12 +139,6 @@ pub(crate) fn memory_of(source: &FileSource) -> Result<Memory> {
         return Ok(Memory::map(source)?);
     }
     Ok(Memory::owned(length as usize, |out| source.read_exact_at(out, 0))?)
-}
-
-/// The index of one file: that beside it if it is fresh, else a new one.
-fn index_of_file(path: &Path) -> Result<Index> {
-    let options = OpenOptions { access: Access::Read, ..OpenOptions::default() };
-    Ok(open_indexed(path, &options)?.index().clone())
 }
 
 /// The index kept in a folder of several files, if it is there and of the files that are there.

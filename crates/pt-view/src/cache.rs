@@ -71,6 +71,13 @@ impl FileCache {
         }
     }
 
+    /// Makes a cache of one file that is open already.
+    pub(crate) fn of_open(path: PathBuf, index: Index, handle: Handle) -> Self {
+        let files = Self::new(path, index);
+        files.keep(0, Arc::new(handle));
+        files
+    }
+
     /// Says how many files may stay open; at least one. By default a quarter of the file descriptors that the process may
     /// have, an eighth of its maps, and no more than 1,024.
     #[must_use]

@@ -6,6 +6,7 @@ use pt_index::{FileEntry, FileSource, Freshness, Index, Policy};
 
 use crate::access::{Handle, OpenOptions};
 use crate::bytes::{CheckedRecords, FileBytes};
+use crate::cache::FileCache;
 use crate::error::{Error, Result};
 use crate::view::TensorView;
 
@@ -85,6 +86,23 @@ impl Mapping {
         };
         let checked = CheckedRecords::new(index.storage_count());
         Ok(Self { path: path.to_owned(), handle, index, checked })
+    }
+
+    /// Returns a cache of this one file, which is open already. Opened again, should the cache ever close it, it is read by position.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("model.pt");
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # std::fs::write(&path, write::to_vec(&Object::dict([("w", Tensor::new::<u8>(&[1], &[7])?.into())]))?)?;
+    /// use pt_view::{Mapping, OpenOptions};
+    /// let files = Mapping::open_read(&path, &OpenOptions::default())?.into_cache();
+    /// assert_eq!(files.open_count(), 1);
+    /// assert_eq!(files.file(0)?.tensor("w")?.to_vec::<u8>()?, [7]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_cache(self) -> FileCache {
+        FileCache::of_open(self.path, self.index, self.handle)
     }
 
     /// Returns the path it was opened by.

@@ -6,14 +6,13 @@ numpy is always there; torch is imported when the first tensor is made, and only
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from ptview._errors import TensorError
 
-Framework = Literal["torch", "numpy"]
+_Framework: TypeAlias = Literal["torch"] | Literal["numpy"]
 #: Makes an array or a tensor of memory, the byte it begins at, and its shape.
 View = Callable[[Any, int, Sequence[int]], Any]
 
@@ -24,14 +23,14 @@ _NUMPY = {
 }  # fmt: skip
 
 
-def default_framework() -> Framework:
+def default_framework() -> _Framework:
     """Returns whether samples are tensors or arrays: tensors, if torch is installed. Does not import it."""
     if "torch" in sys.modules:
         return "torch" if sys.modules["torch"] is not None else "numpy"
     return "torch" if importlib.util.find_spec("torch") is not None else "numpy"
 
 
-def fixed_view(dtype: str, start: int, shape: Sequence[int], framework: Framework) -> Callable[[Any], Any]:
+def fixed_view(dtype: str, start: int, shape: Sequence[int], framework: _Framework) -> Callable[[Any], Any]:
     """Returns what makes an array or a tensor of memory of ours, where all samples have it in one place."""
     place = tuple(shape)
     view = view_of(dtype, framework)
@@ -43,8 +42,7 @@ def fixed_view(dtype: str, start: int, shape: Sequence[int], framework: Framewor
     return lambda memory: from_numpy(ndarray(place, raw, memory, start))
 
 
-@cache
-def view_of(dtype: str, framework: Framework) -> View:
+def view_of(dtype: str, framework: _Framework) -> View:
     """Returns what makes arrays or tensors of a dtype, without copying."""
     return _torch_view(dtype) if framework == "torch" else _numpy_view(dtype)
 
@@ -112,7 +110,7 @@ def pinned(nbytes: int) -> Any:
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
 
 
-def array_of(values: list[Any] | np.ndarray[Any, Any], dtype: str, framework: Framework) -> Any:
+def array_of(values: list[Any] | np.ndarray[Any, Any], dtype: str, framework: _Framework) -> Any:
     """Makes an array or a tensor of scalars."""
     array = np.array(values, dtype)
     if framework == "numpy":

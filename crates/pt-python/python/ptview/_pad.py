@@ -1,12 +1,12 @@
 """What becomes of samples that differ in length."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ptview._ptview import Layout
 
-Mode = Literal["constant", "zero", "reflect", "replicate"]
-Side = Literal["right", "left"]
+_Mode: TypeAlias = Literal["constant"] | Literal["zero"] | Literal["reflect"] | Literal["replicate"]
+_Side: TypeAlias = Literal["right"] | Literal["left"]
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class Pad:
     """How samples are made equally long; made by :func:`pad`."""
 
     to: int | Literal["longest"] = "longest"
-    mode: Mode = "constant"
+    mode: _Mode = "constant"
     value: float = 0
-    side: Side = "right"
+    side: _Side = "right"
     truncate: bool = True
     lengths: bool | str = False
     mask: bool | str = False
@@ -57,9 +57,9 @@ class Ragged(NamedTuple):
 def pad(
     to: int | Literal["longest"] = "longest",
     *,
-    mode: Mode = "constant",
+    mode: _Mode = "constant",
     value: float = 0,
-    side: Side = "right",
+    side: _Side = "right",
     truncate: bool = True,
     lengths: bool | str = False,
     mask: bool | str = False,

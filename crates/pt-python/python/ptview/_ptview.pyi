@@ -124,7 +124,8 @@ _Field: TypeAlias = tuple[int, tuple[int, ...], list[int] | None, list[int] | No
 @final
 class Memory:
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class Layout:

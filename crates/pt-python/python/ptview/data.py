@@ -7,19 +7,19 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ptview import _memory
 from ptview._errors import Error, StaleIndexError
-from ptview._memory import Framework, View
+from ptview._memory import View, _Framework
 from ptview._pad import Pad, Ragged, RaggedLayout
 from ptview._ptview import Layout, Plan, Samples
 from ptview._structure import Recipe, decorate, find
 
-Mode = Literal["file", "row", "tensor"]
+_Mode: TypeAlias = Literal["file"] | Literal["row"] | Literal["tensor"]
 #: Where a field begins, its shape, the lengths of its samples, where they begin, and where its mask begins.
 Place = tuple[int, tuple[int, ...], list[int] | None, list[int] | None, int | None]
 Path = str | os.PathLike[str]
@@ -85,14 +85,14 @@ class Dataset:
     def __init__(
         self,
         paths: Path | Iterable[Path],
-        mode: Mode = "file",
+        mode: _Mode = "file",
         keys: Iterable[str] | None = None,
         pad: Pad | RaggedLayout | None = None,
         dtype: Any = None,
         transform: Callable[[Any], Any] | None = None,
         where: Where | None = None,
         *,
-        framework: Framework | None = None,
+        framework: _Framework | None = None,
         pin_memory: bool = False,
     ):
         if framework not in (None, "torch", "numpy"):
@@ -105,7 +105,7 @@ class Dataset:
         self._casts = list(_casts(samples, dtype))
         for field, scale in self._casts:
             samples = samples.to_float32(field, scale)
-        self._framework: Framework = framework or _memory.default_framework()
+        self._framework: _Framework = framework or _memory.default_framework()
         self._pad = pad
         self.transform = transform
         self.pin_memory = pin_memory
@@ -226,7 +226,7 @@ class Dataset:
         return self._columns
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> _Mode:
         """What a sample is."""
         return self._mode
 
@@ -501,7 +501,7 @@ def _read_others(path: Path, recipe: Recipe) -> list[Any]:
     return [find(loaded, steps) for steps in recipe.others]
 
 
-def _default_collate(samples: Any, framework: Framework) -> Any:
+def _default_collate(samples: Any, framework: _Framework) -> Any:
     if framework == "torch":
         from torch.utils.data import default_collate
 
@@ -514,7 +514,7 @@ def _default_collate(samples: Any, framework: Framework) -> Any:
     return samples if isinstance(first, str | None) else np.stack([np.asarray(sample) for sample in samples])
 
 
-def _open(paths: Path | Iterable[Path], mode: Mode, keys: list[str]) -> tuple[Samples, str | None]:
+def _open(paths: Path | Iterable[Path], mode: _Mode, keys: list[str]) -> tuple[Samples, str | None]:
     """Opens what is named; returns the path of its index if that is on disk."""
     if not isinstance(paths, str | os.PathLike):
         files = [os.path.abspath(path) for path in paths]

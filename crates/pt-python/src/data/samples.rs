@@ -17,6 +17,9 @@ use crate::data::threads::Threads;
 use crate::data::{plan, structure};
 use crate::error::{Class, Result};
 
+/// Name, dtype, shape of the longest sample, and whether samples differ in length.
+type FieldRow<'py> = (String, &'static str, Bound<'py, PyTuple>, bool);
+
 /// Samples of an index. Numbers of samples may be negative, as in Python.
 #[pyclass(frozen, module = "ptview._ptview")]
 pub(crate) struct Samples {
@@ -134,8 +137,9 @@ impl Samples {
     }
 
     /// Name, dtype, shape of the longest sample, and whether samples differ in length.
+    #[allow(clippy::type_complexity)]
     #[getter]
-    fn fields<'py>(&self, py: Python<'py>) -> Result<Vec<(String, &'static str, Bound<'py, PyTuple>, bool)>> {
+    fn fields<'py>(&self, py: Python<'py>) -> Result<Vec<FieldRow<'py>>> {
         let data = self.data();
         let field = |field: &pt_loader::Field| {
             let shape = PyTuple::new(py, &field.shape)?;
