@@ -54,13 +54,13 @@ bench: python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r benches/python/requirements.txt
 	cargo bench --workspace
 	$(BIN)/python -W ignore benches/python/rivals.py
-	$(BIN)/python benches/report.py
+	$(BIN)/python benches/python/report.py
 
 bench-quick: python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r benches/python/requirements.txt
 	PTVIEW_QUICK=1 CARGO_TARGET_DIR=$(abspath target/quick) cargo bench --bench curves
 	$(BIN)/python -W ignore benches/python/rivals.py --quick --out target/quick/bench
-	$(BIN)/python benches/report.py --figures target/quick/bench --out target/quick
+	$(BIN)/python benches/python/report.py --figures target/quick/bench --out target/quick
 
 demo:
 	cargo run --release -- demo

@@ -2,7 +2,7 @@
 //! reads in flight.
 //!
 //! `cargo bench --bench curves [CURVE…]`. `PTVIEW_QUICK=1` takes small sizes. Figures are printed, and kept in
-//! `target/bench/curves.json` for `benches/report.py`, where a curve that is measured anew replaces the earlier one.
+//! `target/bench/curves.json` for `benches/python/report.py`, where a curve that is measured anew replaces the earlier one.
 
 mod common;
 

@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import ptview
 import torch
-from torch.utils.data import DataLoader, Dataset
-
 from datasets import Data
+from torch.utils.data import DataLoader, Dataset
 
 Contenders = dict[str, Callable[[], int]]
 BATCH_SIZE = 256

@@ -2,11 +2,12 @@
 
     python benches/python/rivals.py [--quick] [--only small]
 
-Figures go to `target/bench/rivals-<data set>.json`; `benches/report.py` makes a page of them. Answers are compared with those of
+Figures go to `target/bench/rivals-<data set>.json`; `benches/python/report.py` makes a page of them. Answers are compared with those of
 `torch.load` before anything is timed. Contenders take turns; a pass that lasts longer than `--limit` seconds is cut there.
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -14,17 +15,18 @@ import platform
 import random
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import ptview
-import torch
-from torch.utils.data import DataLoader
-
 import contenders
 import datasets
+import numpy as np
+import ptview
 import stores
+import torch
+from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"small": 20_000, "rows": 200, "ragged": 5_000}
@@ -42,11 +44,15 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1.0)
     parser.add_argument("--out", type=Path, default=ROOT / "target" / "bench")
     parser.add_argument("--no-cold", action="store_true")
+    parser.add_argument("--memory-of", help="print what an epoch through this store adds to a process, and no more")
     arguments = parser.parse_args()
     sizes = TINY if arguments.tiny else QUICK if arguments.quick else SIZES
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, count in sizes.items():
-        if arguments.only in (None, name):
+        if arguments.memory_of is not None and arguments.only == name:
+            print(memory(getattr(datasets, name)(count), arguments.memory_of, arguments.limit))
+        elif arguments.only in (None, name):
+            arguments.kind = name
             measured = run(getattr(datasets, name)(count), arguments)
             path = arguments.out / f"rivals-{name}.json"
             path.write_text(json.dumps(measured, indent=1))
@@ -79,7 +85,7 @@ def run(data: datasets.Data, arguments: argparse.Namespace) -> dict:
     ours = opened["ptview"][2]
     passes["ptview", "Loader"] = lambda: epoch(ptview.Loader(ours, BATCH, shuffle=True), arguments.limit)
     figures = in_turns(passes, arguments.rounds, failed)
-    pss = {name: memory(loader(dataset, data, 0), arguments.limit) for name, (_, _, dataset) in opened.items()}
+    pss = {name: memory_in_own_process(name, arguments) for name in opened}
     cold = {}
     if not arguments.no_cold:
         ready = [(store, folder) for store, folder, _ in opened.values()]
@@ -142,11 +148,10 @@ def loader(dataset, data: datasets.Data, workers: int):
 
 
 def one_by_one(dataset, data: datasets.Data, limit: float) -> int:
-    order, end = random.Random(1), time.perf_counter() + limit
-    for seen in range(1, 2001):
+    order, end, seen = random.Random(1), time.perf_counter() + limit, 0
+    while seen < 2000 and time.perf_counter() < end:
         dataset[order.randrange(data.samples)]
-        if time.perf_counter() > end:
-            break
+        seen += 1
     return seen
 
 
@@ -184,15 +189,25 @@ def in_turns(passes: dict, rounds: int, failed: dict) -> list[dict]:
     ]  # fmt: skip
 
 
-def memory(batches, limit: float) -> int:
-    """Proportional resident bytes of this process while it runs through an epoch, above what it had before."""
+def memory_in_own_process(name: str, arguments: argparse.Namespace) -> int:
+    """What an epoch adds to a process that has opened no other store."""
+    command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--memory-of", name]
+    if arguments.only is None:
+        command += ["--only", arguments.kind]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def memory(data: datasets.Data, name: str, limit: float) -> int:
+    """Proportional resident bytes of this process while it opens a store and runs through an epoch, above what it had before."""
 
     def pss() -> int:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
 
+    store = next(store for store in stores.STORES if store.name == name)
     gc.collect()
     before = pss()
+    batches = loader(store.open(data, prepare(store, data)[0]), data, 0)
     end, most = time.perf_counter() + limit, before
     for number, _ in enumerate(batches):
         if number % 16 == 0:
@@ -209,6 +224,9 @@ def cold_one_by_one(store: stores.Store, folder: Path, data: datasets.Data, argu
         if not evict(folder):
             return None
         dataset = store.open(data, folder)
+        # Opening may have read files: to index them, say.
+        if not evict(folder):
+            return None
         start = time.perf_counter()
         rates.append(one_by_one(dataset, data, arguments.limit) / (time.perf_counter() - start))
         del dataset
@@ -224,10 +242,8 @@ def evict(folder: Path) -> bool:
     for file in files:
         with open(file, "rb", buffering=0) as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            try:
+            with contextlib.suppress(OSError):
                 here += os.preadv(opened.fileno(), [bytearray(1)], file.stat().st_size // 2, os.RWF_NOWAIT)
-            except OSError:
-                pass
     return here <= len(files) // 20
 
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import contenders
 import numpy as np
 import torch
-
-import contenders
 from datasets import Data
 
 
@@ -142,6 +141,7 @@ os.register_at_fork(before=close_lmdb)
 
 def from_lmdb(data: Data, folder: Path) -> Any:
     dtype, shape = typed(data)
+
     def get(index: int) -> dict:
         with _lmdb(str(folder)).begin(buffers=True) as read:
             value = read.get(index.to_bytes(4))

@@ -26,7 +26,7 @@ def test_rivals_and_the_page_of_them(tmp_path: Path):
     # Answers were compared with torch.load's first.
     assert {("ptview", "Loader"), ("torch.load", "one by one")} <= {(f["store"], f["way"]) for f in measured["figures"]}
     assert not {name for name in measured["failed"] if name.startswith(("ptview", "torch.load"))}
-    run(BENCHES / "report.py", "--figures", tmp_path / "bench", "--out", tmp_path / "docs", data=tmp_path)
+    run(BENCHES / "python" / "report.py", "--figures", tmp_path / "bench", "--out", tmp_path / "docs", data=tmp_path)
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "| torch.load |" in page and "Not measured here: `cargo bench --bench curves open`" in page
     assert (tmp_path / "docs" / "benchmarks" / "small.svg").stat().st_size > 1000

@@ -1,7 +1,7 @@
 """Makes docs/benchmarks.md of what benchmarks have left in target/bench and target/criterion. Parts that are missing are left out,
 with a line that says how to get them.
 
-    python benches/report.py [--figures target/bench] [--out docs]
+    python benches/python/report.py [--figures target/bench] [--out docs]
 """
 
 import argparse
@@ -11,9 +11,9 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TITLES = {
     "small": "Small files: `{x: float32[64, 64], y: int}`, a sample each",
     "rows": "Rows: files of `float32[1000, 16, 16]`, a sample is a row",
@@ -77,8 +77,11 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
     )
     size = data["bytes"] / data["samples"] / 1e6
     speed = [
-        [store, *[spread(at.get((store, way))) for way in WAYS]]
-        + [f"{max((at[store, way]['rate'] for way in WAYS if (store, way) in at), default=0) * size:,.0f}"]
+        [
+            store,
+            *[spread(at.get((store, way))) for way in WAYS],
+            f"{max((at[store, way]['rate'] for way in WAYS if (store, way) in at), default=0) * size:,.0f}",
+        ]
         for store in names
     ]
     rest = []
@@ -89,7 +92,7 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
     better = []
     for way in WAYS[:3]:
         ours = at.get(("ptview", way))
-        ahead = [s for s in names if ours and (s, way) in at and at[s, way]["rate"] > ours["rate"]]
+        ahead = [s for s in names if ours and (s, way) in at and at[s, way]["low"] > ours["high"]]
         better += [f"- {way}: {store}, {at[store, way]['rate'] / ours['rate']:.2f} times ptview" for store in ahead]
     draw_rivals(name, names, at, pictures)
     failed = [f"- {store}: {why.strip().splitlines()[0]}" for store, why in data["failed"].items()]
@@ -97,9 +100,9 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
         f"## {TITLES[name]}", stated, "Samples a second, and MB a second in the fastest way:",
         table(["", *WAYS, "MB/s"], speed), f"![](benchmarks/{name}.svg)",
         "Preparation is the conversion, once; the first batch counts opening (ptview without an index on disk), not conversion. "
-        "Memory is what an epoch without workers adds to the process (Pss).",
+        "Memory is what opening and an epoch without workers add to a process of its own (Pss).",
         table(["", "first batch, ms", "preparation, s", "prepared, MB on disk", "cold, one by one, samples/s", "memory, MB"], rest),
-        "Where a rival is faster:\n\n" + ("\n".join(better) or "- nowhere in this run"),
+        "Where a rival is faster, its slowest round faster than our fastest:\n\n" + ("\n".join(better) or "- nowhere in this run"),
         *(["Left out:\n\n" + "\n".join(failed)] if failed else []),
     ]  # fmt: skip
 
