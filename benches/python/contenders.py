@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import ptview
 import torch
-from datasets import Data
 from torch.utils.data import DataLoader, Dataset
+
+from datasets import Data
 
 Contenders = dict[str, Callable[[], int]]
 BATCH_SIZE = 256

@@ -9,11 +9,12 @@ The page cache is warm. Figures are medians over interleaved rounds; the ratio i
 import argparse
 import platform
 
-import contenders
-import datasets
 import numpy as np
 import ptview
 import torch
+
+import contenders
+import datasets
 
 
 def main() -> None:

@@ -20,13 +20,14 @@ import sys
 import time
 from pathlib import Path
 
-import contenders
-import datasets
 import numpy as np
 import ptview
-import stores
 import torch
 from torch.utils.data import DataLoader
+
+import contenders
+import datasets
+import stores
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"small": 20_000, "rows": 200, "ragged": 5_000}

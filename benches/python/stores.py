@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import contenders
 import numpy as np
 import torch
+
+import contenders
 from datasets import Data
 
 
