@@ -49,13 +49,18 @@ $(VENV)/.installed: tests/python/requirements.txt
 miri:
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p pt-format -p pt-index --lib
 
-## Figures, not tests.
-bench:
+## Figures, not tests: all of them, then docs/benchmarks.md. The quick ones are small, and make their page in target/quick.
+bench: python
+	$(BIN)/pip install --quiet --disable-pip-version-check -r benches/python/requirements.txt
 	cargo bench --workspace
+	$(BIN)/python -W ignore benches/python/rivals.py
+	$(BIN)/python benches/python/report.py
 
-## Other readers of PyTorch files beside ours; builds them all first, which takes minutes.
-bench-peers:
-	cargo bench --manifest-path benches/peers/Cargo.toml
+bench-quick: python
+	$(BIN)/pip install --quiet --disable-pip-version-check -r benches/python/requirements.txt
+	PTVIEW_QUICK=1 CARGO_TARGET_DIR=$(abspath target/quick) cargo bench --bench curves
+	$(BIN)/python -W ignore benches/python/rivals.py --quick --out target/quick/bench
+	$(BIN)/python benches/python/report.py --figures target/quick/bench --out target/quick
 
 demo:
 	cargo run --release -- demo

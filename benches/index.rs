@@ -14,10 +14,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pt_format::{Checkpoint, Limits};
-use pt_index::{BuildOptions, Index, IndexBuilder, Stamp, build_folder};
+use pt_format::Limits;
+use pt_index::{BuildOptions, Index, build_folder};
 
-use crate::common::{folder_of_samples, sample};
+use crate::common::{folder_of_samples, sample, synthesised};
 
 const SMALL_FILES: usize = 20_000;
 const ROUNDS: usize = 7;
@@ -131,21 +131,6 @@ fn torch(folder: &Path) {
         ours * 1e6,
         each / ours
     );
-}
-
-/// An index of so many like files, made of a few that were parsed.
-fn synthesised(files: usize) -> Index {
-    let limits = Limits::default();
-    let bytes: Vec<Vec<u8>> = (0..16).map(sample).collect();
-    let checkpoints: Vec<_> = bytes.iter().map(|bytes| Checkpoint::parse(bytes, &limits).unwrap()).collect();
-    let mut builder = IndexBuilder::default();
-    for number in 0..files {
-        let stamp =
-            Stamp { size: 17_000, modified_ns: 1_700_000_000_000_000_000 + number as i64 * 12_345_678 };
-        let path = format!("train/{:03}/sample_{number:07}.pt", number / 1000);
-        builder.add(&path, stamp, &checkpoints[number % 16]).unwrap();
-    }
-    builder.finish().unwrap()
 }
 
 /// Opens an index the way a reader does: a map and a header check.

@@ -1,4 +1,4 @@
-//! Files for benchmarks and tests.
+//! Files for benchmarks and tests, and figures kept for the report.
 
 // Each user takes what it needs.
 #![allow(dead_code)]
@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use pt_format::DType;
 use pt_format::write::{self, Object, Options, Storage, Tensor};
+use pt_format::{Checkpoint, Limits};
+use pt_index::{Index, IndexBuilder, Stamp};
 
 /// A checkpoint `{"model": {"layers.<n>.weight": float16[…]}}` of so many tensors and bytes altogether. The tensors are
 /// zeros that take no room on disk.
@@ -63,6 +65,21 @@ pub(crate) fn folder_of_samples(count: usize) -> PathBuf {
         File::create(done).unwrap();
     }
     folder
+}
+
+/// An index of so many like files, made of a few that were parsed.
+pub(crate) fn synthesised(files: usize) -> Index {
+    let limits = Limits::default();
+    let bytes: Vec<Vec<u8>> = (0..16).map(sample).collect();
+    let checkpoints: Vec<_> = bytes.iter().map(|bytes| Checkpoint::parse(bytes, &limits).unwrap()).collect();
+    let mut builder = IndexBuilder::default();
+    for number in 0..files {
+        let stamp =
+            Stamp { size: 17_000, modified_ns: 1_700_000_000_000_000_000 + number as i64 * 12_345_678 };
+        let path = format!("train/{:03}/sample_{number:07}.pt", number / 1000);
+        builder.add(&path, stamp, &checkpoints[number % 16]).unwrap();
+    }
+    builder.finish().unwrap()
 }
 
 pub(crate) fn save(path: &Path, object: &Object<'_>) {

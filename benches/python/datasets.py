@@ -107,10 +107,7 @@ def measure(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[str, 
                 continue
             if number > 0:
                 rates[name].append(samples / (time.perf_counter() - start))
-    return {
-        name: failed.get(name) or Figure(statistics.median(rates[name]), min(rates[name]), max(rates[name]))
-        for name in contenders
-    }
+    return {name: failed.get(name) or Figure(statistics.median(rates[name]), min(rates[name]), max(rates[name])) for name in contenders}
 
 
 def table(title: str, figures: dict[str, Figure | str], base: str) -> str:

@@ -24,11 +24,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["small", "rows", "ragged"], help="one of the data sets")
     arguments = parser.parse_args()
 
-    counts = (
-        {"small": 20_000, "rows": 200, "ragged": 5_000}
-        if arguments.full
-        else {"small": 1_000, "rows": 5, "ragged": 300}
-    )
+    counts = {"small": 20_000, "rows": 200, "ragged": 5_000} if arguments.full else {"small": 1_000, "rows": 5, "ragged": 300}
     print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, "
           f"ptview {ptview.__version__}, {torch.get_num_threads()} threads, rounds: {arguments.rounds}")  # fmt: skip
     for name, count in counts.items():

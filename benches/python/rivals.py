@@ -1,0 +1,252 @@
+"""Epochs and single samples through ptview and through what a user would pick instead.
+
+    python benches/python/rivals.py [--quick] [--only small]
+
+Figures go to `target/bench/rivals-<data set>.json`; `benches/python/report.py` makes a page of them. Answers are compared with those of
+`torch.load` before anything is timed. Contenders take turns; a pass that lasts longer than `--limit` seconds is cut there.
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import ptview
+import torch
+from torch.utils.data import DataLoader
+
+import contenders
+import datasets
+import stores
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"small": 20_000, "rows": 200, "ragged": 5_000}
+QUICK = {"small": 1_000, "rows": 5, "ragged": 200}
+TINY = {"small": 40, "rows": 1, "ragged": 20}
+BATCH = contenders.BATCH_SIZE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--tiny", action="store_true", help="only to see that everything runs")
+    parser.add_argument("--only", choices=SIZES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=1.0)
+    parser.add_argument("--out", type=Path, default=ROOT / "target" / "bench")
+    parser.add_argument("--no-cold", action="store_true")
+    parser.add_argument("--memory-of", help="print what an epoch through this store adds to a process, and no more")
+    arguments = parser.parse_args()
+    sizes = TINY if arguments.tiny else QUICK if arguments.quick else SIZES
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, count in sizes.items():
+        if arguments.memory_of is not None and arguments.only == name:
+            print(memory(getattr(datasets, name)(count), arguments.memory_of, arguments.limit))
+        elif arguments.only in (None, name):
+            arguments.kind = name
+            measured = run(getattr(datasets, name)(count), arguments)
+            path = arguments.out / f"rivals-{name}.json"
+            path.write_text(json.dumps(measured, indent=1))
+            print(path)
+
+
+def run(data: datasets.Data, arguments: argparse.Namespace) -> dict:
+    stated = {"data": data.name, "samples": data.samples, "files": len(data.files), "rounds": arguments.rounds,
+              "limit_s": arguments.limit, "batch": BATCH, "machine": machine()}  # fmt: skip
+    bytes_ = sum(os.path.getsize(file) for file in data.files)
+    opened, prepared, failed = {}, {}, {}
+    for store in stores.STORES:
+        if not store.is_installed:
+            failed[store.name] = "not installed"
+            continue
+        try:
+            folder, prepared[store.name] = prepare(store, data)
+            opened[store.name] = (store, folder, store.open(data, folder))
+            check(data, opened[store.name][2])
+        except Exception as error:
+            opened.pop(store.name, None)
+            failed[store.name] = f"{type(error).__name__}: {error}"
+    passes = {}
+    for name, (store, folder, dataset) in opened.items():
+        passes[name, "one by one"] = lambda d=dataset: one_by_one(d, data, arguments.limit)
+        for workers in (0, 2):
+            way = f"DataLoader, {workers} workers"
+            passes[name, way] = lambda d=dataset, w=workers: epoch(loader(d, data, w), arguments.limit)
+        passes[name, "first batch"] = lambda s=store, f=folder: epoch(loader(s.open(data, f), data, 0), 0.0)
+    ours = opened["ptview"][2]
+    passes["ptview", "Loader"] = lambda: epoch(ptview.Loader(ours, BATCH, shuffle=True), arguments.limit)
+    figures = in_turns(passes, arguments.rounds, failed)
+    pss = {name: memory_in_own_process(name, arguments) for name in opened}
+    cold = {}
+    if not arguments.no_cold:
+        ready = [(store, folder) for store, folder, _ in opened.values()]
+        # Nothing may be mapped: pages in use are not dropped.
+        passes.clear(), opened.clear()
+        del ours, dataset
+        stores.close_lmdb()
+        cold = {store.name: cold_one_by_one(store, folder, data, arguments) for store, folder in ready}
+    return stated | {"bytes": bytes_, "figures": figures, "cold": cold, "pss": pss, "prepared": prepared, "failed": failed}
+
+
+def machine() -> dict:
+    info = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    model = next((line.split(": ")[1] for line in info.splitlines() if line.startswith("model name")), "")
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "system": platform.platform(),
+            "ptview": ptview.__version__, **versions}  # fmt: skip
+
+
+def prepare(store: stores.Store, data: datasets.Data) -> tuple[Path, dict]:
+    if store.convert is None:
+        return data.folder, {"seconds": 0.0, "bytes": 0}
+    folder = datasets.KEPT / "converted" / f"{data.folder.name}-{store.name.replace(' ', '-').replace(',', '')}"
+    note = folder.with_suffix(".json")
+    if not note.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        start = time.perf_counter()
+        store.convert(data, folder)
+        seconds = time.perf_counter() - start
+        size = sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+        note.write_text(json.dumps({"seconds": seconds, "bytes": size}))
+    return folder, json.loads(note.read_text())
+
+
+def check(data: datasets.Data, dataset) -> None:
+    """Every store gives what torch.load gives, first, last and between, alone and in a batch."""
+    truth = stores.load()(data, data.folder)
+    places = [0, data.samples // 3, data.samples - 1]
+    for place in places:
+        one, other = truth[place], dataset[place]
+        assert one.keys() == other.keys() and torch.equal(one["x"], other["x"][: len(one["x"])]), place
+        assert one.get("y") == other.get("y"), place
+    batch = next(iter(DataLoader(dataset, 3, sampler=places, collate_fn=collate(dataset, data))))
+    for at, place in enumerate(places):
+        one = truth[place]["x"]
+        assert torch.equal(one, batch["x"][at][: len(one)]), place
+
+
+def collate(dataset, data: datasets.Data):
+    if hasattr(dataset, "collate"):
+        return dataset.collate
+    if data.is_ragged:
+        return contenders.pad_collate
+    return (lambda batch: batch) if hasattr(dataset, "__getitems__") else None
+
+
+def loader(dataset, data: datasets.Data, workers: int):
+    return DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, collate_fn=collate(dataset, data))
+
+
+def one_by_one(dataset, data: datasets.Data, limit: float) -> int:
+    order, end, seen = random.Random(1), time.perf_counter() + limit, 0
+    while seen < 2000 and time.perf_counter() < end:
+        dataset[order.randrange(data.samples)]
+        seen += 1
+    return seen
+
+
+def epoch(batches, limit: float) -> int:
+    end, seen = time.perf_counter() + limit, 0
+    for batch in batches:
+        seen += len(batch["x"])
+        if time.perf_counter() > end:
+            break
+    return seen
+
+
+def in_turns(passes: dict, rounds: int, failed: dict) -> list[dict]:
+    seconds: dict = {key: [] for key in passes}
+    rates: dict = {key: [] for key in passes}
+    order = random.Random(0)
+    for number in range(rounds + 1):
+        keys = [key for key in passes if " / ".join(key) not in failed]
+        order.shuffle(keys)
+        for key in keys:
+            start = time.perf_counter()
+            try:
+                seen = passes[key]()
+            except Exception as error:
+                failed[" / ".join(key)] = f"{type(error).__name__}: {error}"
+                continue
+            took = time.perf_counter() - start
+            if number:
+                seconds[key].append(took)
+                rates[key].append(seen / took)
+    return [
+        {"store": store, "way": way, "rate": statistics.median(rate), "low": min(rate), "high": max(rate),
+         "seconds": statistics.median(seconds[store, way])}
+        for (store, way), rate in rates.items() if rate
+    ]  # fmt: skip
+
+
+def memory_in_own_process(name: str, arguments: argparse.Namespace) -> int:
+    """What an epoch adds to a process that has opened no other store."""
+    command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--memory-of", name]
+    if arguments.only is None:
+        command += ["--only", arguments.kind]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def memory(data: datasets.Data, name: str, limit: float) -> int:
+    """Proportional resident bytes of this process while it opens a store and runs through an epoch, above what it had before."""
+
+    def pss() -> int:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+
+    store = next(store for store in stores.STORES if store.name == name)
+    gc.collect()
+    before = pss()
+    batches = loader(store.open(data, prepare(store, data)[0]), data, 0)
+    end, most = time.perf_counter() + limit, before
+    for number, _ in enumerate(batches):
+        if number % 16 == 0:
+            most = max(most, pss())
+        if time.perf_counter() > end:
+            break
+    return max(most, pss()) - before
+
+
+def cold_one_by_one(store: stores.Store, folder: Path, data: datasets.Data, arguments) -> dict | None:
+    rates = []
+    for _ in range(arguments.rounds):
+        gc.collect()
+        if not evict(folder):
+            return None
+        dataset = store.open(data, folder)
+        # Opening may have read files: to index them, say.
+        if not evict(folder):
+            return None
+        start = time.perf_counter()
+        rates.append(one_by_one(dataset, data, arguments.limit) / (time.perf_counter() - start))
+        del dataset
+        stores.close_lmdb()
+    return {"rate": statistics.median(rates), "low": min(rates), "high": max(rates)}
+
+
+def evict(folder: Path) -> bool:
+    """Drops the files of a folder from the page cache; says whether they are gone."""
+    os.sync()
+    files = [file for file in folder.rglob("*") if file.is_file() and file.stat().st_size]
+    here = 0
+    for file in files:
+        with open(file, "rb", buffering=0) as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with contextlib.suppress(OSError):
+                here += os.preadv(opened.fileno(), [bytearray(1)], file.stat().st_size // 2, os.RWF_NOWAIT)
+    return here <= len(files) // 20
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Benchmarks run and the page is made, on the tiniest sizes: so that they do not rot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHES = Path(__file__).parents[2] / "benches"
+
+
+def run(script: Path, *arguments: object, data: Path) -> None:
+    command = [sys.executable, "-W", "ignore", script, *map(str, arguments)]
+    environment = {**os.environ, "PTVIEW_BENCH_DATA": str(data)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_rivals_and_the_page_of_them(tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="pip install -r benches/python/requirements.txt")
+    options = ("--tiny", "--only", "small", "--rounds", 1, "--limit", 0.05, "--no-cold", "--out", tmp_path / "bench")
+    run(BENCHES / "python" / "rivals.py", *options, data=tmp_path / "data")
+    measured = json.loads((tmp_path / "bench" / "rivals-small.json").read_text())
+    # Answers were compared with torch.load's first.
+    assert {("ptview", "Loader"), ("torch.load", "one by one")} <= {(f["store"], f["way"]) for f in measured["figures"]}
+    assert not {name for name in measured["failed"] if name.startswith(("ptview", "torch.load"))}
+    run(BENCHES / "python" / "report.py", "--figures", tmp_path / "bench", "--out", tmp_path / "docs", data=tmp_path)
+    page = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "| torch.load |" in page and "Not measured here: `cargo bench --bench curves open`" in page
+    assert (tmp_path / "docs" / "benchmarks" / "small.svg").stat().st_size > 1000
