@@ -53,8 +53,13 @@ miri:
 bench: python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r benches/python/requirements.txt
 	cargo bench --workspace
+	$(MAKE) bench-peers
 	$(BIN)/python -W ignore benches/python/rivals.py
 	$(BIN)/python benches/python/report.py
+
+## Other readers of PyTorch files beside ours; builds them all first, which takes minutes.
+bench-peers:
+	cargo bench --manifest-path benches/peers/Cargo.toml
 
 bench-quick: python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r benches/python/requirements.txt
