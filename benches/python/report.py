@@ -149,8 +149,20 @@ def save(figure, path: Path) -> None:
 def peers(found: list[dict] | None) -> list[str]:
     if not found:
         return [missing("Other readers in Rust", "benches/peers, which writes target/bench/peers.json")]
-    rows = [[f"{p['case']}: {p['name']}", f"{p['median_ns'] / 1e6:,.3f}", str(p["spread"]), str(p["peak_rss"])] for p in found]
-    return ["## Other readers in Rust", table(["", "median, ms", "spread", "peak memory"], rows)]
+    parts = [
+        "## Other readers in Rust",
+        "Each measurement is a process of its own; readers take turns, and all come to the same answer. Warm.",
+    ]
+    for case in dict.fromkeys(peer["case"] for peer in found):
+        rows = []
+        for peer in (peer for peer in found if peer["case"] == case):
+            if "error" in peer:
+                rows.append([peer["name"], peer["error"].splitlines()[0], "", ""])
+                continue
+            low, high = (f"{nanoseconds / 1e6:,.2f}" for nanoseconds in peer["spread"])
+            rows.append([peer["name"], f"{peer['median_ns'] / 1e6:,.2f}", f"{low} to {high}", f"{peer['peak_rss'] >> 20:,}"])
+        parts.append(f"**{case[0].upper()}{case[1:]}**\n\n" + table(["", "median, ms", "lowest to highest", "peak memory, MiB"], rows))
+    return parts
 
 
 def criterion(folder: Path) -> list[str]:
