@@ -216,3 +216,30 @@ fn records_whose_header_is_another_are_refused_in_all_ways() {
         assert!(error.contains("sample 4") && error.contains("4.pt"), "{way}: {error}");
     }
 }
+
+/// Section contents are not checked when an index is opened; whatever they say, samples are right, or refused.
+#[test]
+fn a_damaged_index_is_an_error_and_never_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    (0..3).for_each(|number| write_file(folder.path(), number, 2));
+    let index = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {}).unwrap().index;
+    let mut refused = 0;
+    for at in 0..index.as_bytes().len() {
+        for flip in [0x01, 0x80, 0xFF] {
+            let mut bytes = index.as_bytes().to_vec();
+            bytes[at] ^= flip;
+            let Ok(damaged) = pt_index::Index::from_bytes(bytes) else { continue };
+            for unit in [Unit::File, Unit::Row] {
+                let options = Options { unit, ..Options::default() };
+                let Ok(data) = DataSet::with_index(folder.path(), damaged.clone(), &options) else {
+                    continue;
+                };
+                // As many as there may be; damage can promise terabytes.
+                let samples: Vec<usize> = (0..data.len().min(6)).collect();
+                let mut batch = Batch::default();
+                refused += usize::from(data.gather_into(&samples, Ragged::Refuse, &mut batch).is_err());
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}

@@ -87,51 +87,31 @@ struct Done {
 }
 
 fn build(path: &Path, target: &Path, arguments: &Arguments) -> Result<Done> {
-    let (index, counts) = if pt_index::is_distributed(path) {
-        let index = pt_index::build_distributed(path, &Limits::default())?;
-        let files = index.file_count();
-        (index, vec![("parsed", files)])
-    } else if path.is_dir() {
-        let options = BuildOptions {
-            limits: Limits::default(),
-            selection: Selection {
-                include: arguments.include.clone(),
-                exclude: arguments.exclude.clone(),
-                follow_links: arguments.follow_links,
-            },
-            fail_on_error: arguments.on_error == OnError::Fail,
-            jobs: arguments.jobs,
-            stop: None,
-        };
-        let earlier = if arguments.full { None } else { earlier(target) };
-        let bar = Bar::new("indexing");
-        let built = pt_index::build_folder(path, earlier.as_ref(), &options, |progress| bar.show(progress));
-        bar.finish();
-        let Built { index, parsed, unchanged, vanished, .. } = built?;
-        let skipped = index.skipped().len();
-        let counts =
-            vec![("parsed", parsed), ("unchanged", unchanged), ("vanished", vanished), ("skipped", skipped)];
-        (index, counts)
-    } else if pt_index::is_shard_index(path) {
-        let index = pt_index::build_shards(path, &Limits::default())?;
-        let files = index.file_count();
-        (index, vec![("parsed", files)])
-    } else {
-        (pt_index::build_file(path, &Limits::default())?, vec![("parsed", 1)])
+    let options = BuildOptions {
+        limits: Limits::default(),
+        selection: Selection {
+            include: arguments.include.clone(),
+            exclude: arguments.exclude.clone(),
+            follow_links: arguments.follow_links,
+        },
+        fail_on_error: arguments.on_error == OnError::Fail,
+        jobs: arguments.jobs,
+        stop: None,
     };
+    let kept = (!arguments.full).then_some(target);
+    let bar = Bar::new("indexing");
+    let built = pt_index::build_any(path, kept, &options, |progress| bar.show(progress));
+    bar.finish();
+    let Built { index, parsed, unchanged, vanished } = built?;
+    let skipped = index.skipped().len();
+    let counts =
+        vec![("parsed", parsed), ("unchanged", unchanged), ("vanished", vanished), ("skipped", skipped)];
     let index = match root(path, target) {
         root if root.is_empty() => index,
         root => index.with_root(&root)?,
     };
     pt_index::save(&index, target)?;
     Ok(Done { index, counts, seconds: 0.0, complaints: 0 })
-}
-
-/// The index that is there, if its content is whole: what is damaged is built anew.
-fn earlier(target: &Path) -> Option<Index> {
-    let index = pt_index::read(target).ok()?;
-    index.verify().ok()?;
-    Some(index)
 }
 
 fn refresh(target: &Path) -> Result<Done> {

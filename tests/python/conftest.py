@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import folders
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -41,3 +43,17 @@ def samples(tmp_path_factory) -> Path:
     binary = os.environ.get("WRITE_SAMPLES", str(ROOT / "target/release/examples/write_samples"))
     subprocess.run([binary, folder], check=True, timeout=60)
     return folder
+
+
+@pytest.fixture(scope="module")
+def nested(tmp_path_factory) -> tuple[Path, list[str]]:
+    """A folder of samples of everything that can be batched, and its files."""
+    folder = tmp_path_factory.mktemp("nested")
+    return folder, folders.write(folder, 23, folders.nested)
+
+
+@pytest.fixture(scope="module")
+def simple(tmp_path_factory) -> tuple[Path, list[str]]:
+    """A folder of samples of a tensor and a label, and its files."""
+    folder = tmp_path_factory.mktemp("simple")
+    return folder, folders.write(folder, 30, folders.simple)

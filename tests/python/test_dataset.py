@@ -24,18 +24,6 @@ def loaded(files) -> list:
 
 
 @pytest.fixture(scope="module")
-def nested(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nested")
-    return folder, folders.write(folder, 23, folders.nested)
-
-
-@pytest.fixture(scope="module")
-def simple(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simple")
-    return folder, folders.write(folder, 30, folders.simple)
-
-
-@pytest.fixture(scope="module")
 def ragged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ragged")
     return folder, folders.write(folder, 12, folders.ragged)

@@ -60,18 +60,6 @@ class PerFile:
         return {"x": sample["x"] * 2, "process": os.getpid()}
 
 
-@pytest.fixture(scope="module")
-def simple(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simple")
-    return folder, folders.write(folder, 30, folders.simple)
-
-
-@pytest.fixture(scope="module")
-def nested(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nested")
-    return folder, folders.write(folder, 23, folders.nested)
-
-
 def run(code: str, *arguments: object, **options) -> str:
     """Runs a program of its own."""
     program = [sys.executable, "-W", "error::RuntimeWarning", "-c", textwrap.dedent(code), *map(str, arguments)]

@@ -53,6 +53,17 @@ def test_damage_is_found(folder) -> None:
     assert len(ptview.verify(folder).problems) == 1
 
 
+def test_a_file_without_an_index_is_looked_at_too(tmp_path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"x": torch.zeros(4)}, path)
+    assert ptview.verify(path)
+    path.write_bytes(path.read_bytes()[:-30])
+    assert not ptview.verify(path)
+    assert not ptview.verify(path, deep=True)
+    with pytest.raises(FileNotFoundError):
+        ptview.verify(tmp_path / "none.pt")
+
+
 def test_globals_are_judged_without_being_imported() -> None:
     verdicts = {use.name: use.verdict for use in ptview.globals(FIXTURES / "attack/os_system.pt")}
     assert "dangerous" in verdicts.values()

@@ -356,7 +356,7 @@ pub fn refresh(index: &Index, folder: &Path, progress: impl Fn(Progress) + Sync)
     Ok(Refreshed { index, fresh, touched, others })
 }
 
-fn path_of(folder: &Path, file: FileEntry<'_>) -> PathBuf {
+pub(crate) fn path_of(folder: &Path, file: FileEntry<'_>) -> PathBuf {
     match file.path() {
         path if path.is_empty() => folder.to_owned(),
         path => folder.join(path),

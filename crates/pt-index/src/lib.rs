@@ -3,7 +3,8 @@
 //! An index is one run of bytes, the same in memory and on disk. [`Index::from_bytes`] checks a header and is done,
 //! whatever the size; names, shapes and offsets are read in place. `docs/index-format.md` describes the bytes.
 //!
-//! * [`build_file`], [`build_folder`], [`build_shards`] — parse files and make an index.
+//! * [`build_any`], [`build_file`], [`build_folder`], [`build_shards`] — parse files and make an index.
+//! * [`check`] — are files and index whole?
 //! * [`save`], [`sidecar_path`] — keep it beside the data.
 //! * [`FileEntry`], [`TensorEntry`], [`StorageEntry`] — what it says.
 //! * [`FileEntry::freshness`] — whether it still speaks of the file that is there.
@@ -17,6 +18,7 @@ compile_error!("index rows are little-endian and read in place; big-endian hosts
 
 mod build;
 mod builder;
+mod check;
 mod column;
 mod distributed;
 mod error;
@@ -40,6 +42,7 @@ pub use crate::build::{
     refresh,
 };
 pub use crate::builder::IndexBuilder;
+pub use crate::check::{CheckStep, Findings, build_any, check};
 pub use crate::column::Column;
 pub use crate::distributed::{build_distributed, is_distributed};
 pub use crate::error::{Error, Result};

@@ -546,6 +546,35 @@ impl DataSet {
         Ok(gather::lent(self, sample, field))
     }
 
+    /// Reads samples each alone, and returns those that can be read; `failed` is told of the others, and why. For batches that
+    /// failed and are to go on without what is broken.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) -> pt_loader::Result<()> {
+    /// let good = data.readable(&[3, 1, 4], |sample, error| eprintln!("sample {sample}: {error}"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What is no fault of a single sample: [`Error::NoSuchSample`], [`Error::TooLarge`].
+    pub fn readable(&self, samples: &[usize], mut failed: impl FnMut(usize, Error)) -> Result<Vec<usize>> {
+        let mut good = Vec::with_capacity(samples.len());
+        let (mut one, mut memory) = (BatchPlan::default(), Vec::new());
+        for &sample in samples {
+            self.plan_into(&[sample], Ragged::Joined, &mut one)?;
+            let more = one.bytes().saturating_sub(memory.len());
+            memory.try_reserve(more).map_err(|_| Error::TooLarge { samples: 1 })?;
+            memory.resize(one.bytes().max(memory.len()), 0);
+            match one.read_alone(&mut memory) {
+                Ok(()) => good.push(sample),
+                Err(Error::At { source, .. }) => failed(sample, *source),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(good)
+    }
+
     /// Lays out a batch without reading it; see [`BatchPlan`].
     ///
     /// # Errors

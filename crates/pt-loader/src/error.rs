@@ -55,6 +55,12 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// Nothing in the files is selected by a key: it is misspelt.
+    #[error("the data set has nothing named `{key}`")]
+    NoSuchKey {
+        /// The key.
+        key: String,
+    },
     /// The data set is not the one whose epoch is to go on.
     #[error("the epoch was of {then} samples; the data set has {now}")]
     OtherData {

@@ -98,7 +98,7 @@ fn copy_known(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) -> bool {
             let out = &mut region[at..at + steps.bytes];
             at += steps.bytes;
             let fit = Fit::new(field, plan.ragged, steps.count, out.len());
-            let start = start + steps.first * fit.stored_step as u64;
+            let start = step_start(start, steps.first, fit.stored_step);
             let Some(from) = slice(bytes, start, fit.stored) else { return false };
             fit.put(from, out);
         }
@@ -119,7 +119,7 @@ pub(crate) fn lent(data: &DataSet, sample: usize, number: usize) -> Option<&[u8]
         return slice(kept.bytes()?, start, step.checked_mul(usize::try_from(length).ok()?)?);
     }
     let first = if data.set.unit == Unit::Row { within } else { 0 };
-    slice(kept.bytes()?, start + first * step as u64, step)
+    slice(kept.bytes()?, step_start(start, first, step), step)
 }
 
 /// Cuts the memory of a batch into the places of its samples.
@@ -291,7 +291,7 @@ impl<'b> Reader<'b> {
             }
         };
         for slot in slots.iter_mut() {
-            slot.start = start + slot.first * step as u64;
+            slot.start = step_start(start, slot.first, step);
         }
         let is_mapped = self.file.mapped().is_some();
         if let Some(record) = unchecked.filter(|_| is_mapped) {
@@ -566,6 +566,11 @@ impl Fit {
             fill(out, self.inside.clone(), self.step, self.dtype, pad);
         }
     }
+}
+
+/// Where a step begins. A damaged index can place it beyond all bytes; it stays there, and is refused when it is read.
+fn step_start(start: u64, first: u64, step: usize) -> u64 {
+    start.saturating_add(first.saturating_mul(step as u64)).min(NOT_PLAIN - 1)
 }
 
 /// A part of a file that is mapped.

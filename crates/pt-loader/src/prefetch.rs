@@ -149,15 +149,8 @@ fn gather(epoch: &Epoch, on_error: OnError, batch: &mut Batch) -> Result<usize> 
         (Err(Error::At { .. }), OnError::Skip) => {}
         (Err(error), _) => return Err(error),
     }
-    // Each alone, to find all that fail; the good ones then once more together.
-    let mut good = Vec::with_capacity(wanted.len());
-    for &sample in wanted {
-        match loader.data.gather_into(&[sample], loader.ragged, batch) {
-            Ok(()) => good.push(sample),
-            Err(Error::At { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let mut skipped = 0;
+    let good = loader.data.readable(wanted, |_, _| skipped += 1)?;
     gather(&good, batch)?;
-    Ok(wanted.len() - good.len())
+    Ok(skipped)
 }

@@ -42,6 +42,7 @@ enum Counts {
 
 impl Samples {
     pub(crate) fn new(index: &Index, root: &Path, options: &Options) -> Result<Self> {
+        check_keys(index, options)?;
         let mut fields: Vec<Field> = Vec::new();
         let mut columns = Vec::new();
         let mut schemas = Vec::new();
@@ -113,9 +114,27 @@ impl Samples {
 }
 
 fn is_wanted(name: &str, keys: &[String]) -> bool {
-    let is_below =
-        |key: &String| name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    keys.is_empty() || keys.iter().any(is_below)
+    keys.is_empty() || keys.iter().any(|key| is_below(name, key))
+}
+
+/// Whether a key selects a name: it is the name, or what it stands in.
+fn is_below(name: &str, key: &str) -> bool {
+    name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Refuses keys that select nothing.
+fn check_keys(index: &Index, options: &Options) -> Result<()> {
+    let tensors =
+        || index.schemas().filter_map(|schema| schema.files().next()).flat_map(|file| file.tensors());
+    let columns = || index.schemas().flat_map(|schema| schema.columns());
+    let selects = |key: &&String| {
+        tensors().any(|tensor| is_below(tensor.name(), key))
+            || columns().any(|column| is_below(column.name(), key))
+    };
+    match options.keys.iter().find(|key| !selects(key)) {
+        Some(key) => Err(Error::NoSuchKey { key: key.clone() }),
+        None => Ok(()),
+    }
 }
 
 fn column_number(name: &str, options: &Options, columns: &mut Vec<String>) -> Option<usize> {

@@ -137,7 +137,7 @@ impl From<pt_loader::Error> for Error {
             // The cause names the file.
             At { source, .. } => (*source).into(),
             Sample { .. } | WrongType { .. } => Class::Tensor.error(error),
-            NoSuchField { .. } => Class::Missing.error(error),
+            NoSuchField { .. } | NoSuchKey { .. } => Class::Missing.error(error),
             NoSuchSample { .. } => Class::Range.error(error),
             _ => Class::Error.error(error),
         }

@@ -17,31 +17,20 @@ use dlpark::python::{DlpackExporter, ExportRequest, export_dlpack};
 use dlpark::{DlpackFlags, Managed, ManagedTensorBase};
 use pt_format::geometry;
 use pt_index::{FileSource, Index};
-use pt_view::{Mapping, OpenOptions, PrivateMap, Residency};
+use pt_view::{Advice, Mapping, OpenOptions, PrivateMap, Residency};
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::error::Result;
-
-/// Memory of our own begins at a multiple of this, as torch's does.
-const ALIGNMENT: usize = 64;
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(crate) struct Block([u8; ALIGNMENT]);
-
-// SAFETY: bytes without padding; any bytes are a value.
-unsafe impl bytemuck::Zeroable for Block {}
-// SAFETY: as above.
-unsafe impl bytemuck::Pod for Block {}
+use crate::error::{Error, Result};
+use crate::lines::{Line, Lines};
 
 /// Bytes that Python may write to; the file they came from never changes.
 pub(crate) enum Memory {
     /// A file mapped copy-on-write: read when it is touched.
     Mapped(PrivateMap),
     /// Bytes that were read.
-    Owned { blocks: NonNull<[Block]>, length: usize },
+    Owned { lines: NonNull<[Line]>, length: usize },
 }
 
 // SAFETY: the memory is owned, and belongs to no thread. References to its bytes are not made; see the head of this file.
@@ -51,9 +40,9 @@ unsafe impl Sync for Memory {}
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let Self::Owned { blocks, .. } = self {
-            // SAFETY: made by `Box::into_raw` in `owned`, and dropped here alone.
-            drop(unsafe { Box::from_raw(blocks.as_ptr()) });
+        if let Self::Owned { lines, .. } = self {
+            // SAFETY: made by `Box::leak` in `owned`, and dropped here alone.
+            drop(unsafe { Box::from_raw(lines.as_ptr()) });
         }
     }
 }
@@ -66,18 +55,28 @@ impl Memory {
         unsafe { PrivateMap::new(source.file()) }.map(Self::Mapped)
     }
 
-    /// Takes memory of our own, zeroed, and fills it.
-    pub(crate) fn owned<E>(length: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
-        let mut blocks = bytemuck::zeroed_slice_box::<Block>(length.div_ceil(ALIGNMENT));
-        fill(&mut bytemuck::cast_slice_mut(&mut blocks)[..length])?;
-        let blocks = NonNull::from(Box::leak(blocks));
-        Ok(Self::Owned { blocks, length })
+    /// Takes memory of our own and fills it.
+    pub(crate) fn owned<E>(length: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self>
+    where
+        Error: From<E>,
+    {
+        let mut lines = Lines::new(length)?;
+        fill(&mut lines.as_mut_bytes()[..length])?;
+        Ok(Self::Owned { lines: NonNull::from(Box::leak(lines.0)), length })
+    }
+
+    /// Has the system read on where a file is touched, instead of single pages.
+    pub(crate) fn read_ahead(&self) {
+        if let Self::Mapped(map) = self {
+            // Advice that is not taken changes speed, never content.
+            let _ = map.advise(Advice::Sequential, 0, map.len());
+        }
     }
 
     fn address(&self) -> *mut u8 {
         match self {
             Self::Mapped(map) => map.as_mut_ptr(),
-            Self::Owned { blocks, .. } => blocks.as_ptr().cast(),
+            Self::Owned { lines, .. } => lines.as_ptr().cast(),
         }
     }
 

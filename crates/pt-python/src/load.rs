@@ -55,6 +55,8 @@ pub(crate) fn load<'py>(
     let source = py.detach(|| FileSource::open(&path))?;
     let checkpoint = py.detach(|| parse(&path, &source))?;
     let memory = if mmap { Some(Arc::new(memory_of(&source)?)) } else { None };
+    // Whoever loads a file mostly wants all of it.
+    memory.iter().for_each(|memory| memory.read_ahead());
     let mut loader = Loader::new(py, &path, &source, &checkpoint, memory);
     // Most files were saved from the CPU, where nothing is to be done.
     let moves = everywhere || checkpoint.storages().any(|storage| storage.location() != "cpu");
@@ -126,7 +128,7 @@ impl<'c, 'py> Loader<'c, 'py> {
             ByteOrder::Little => 1,
         };
         let source = self.source;
-        let memory = self.py.detach(|| {
+        let memory = self.py.detach(|| -> Result<Memory> {
             let file = FileBytes::read(source, &checked);
             Memory::owned(file.check_record(&record)?, |out| {
                 file.read_record(&record, out)?;

@@ -9,7 +9,7 @@ use pt_format::Limits;
 use pt_index::{FileEntry, FileSource, Freshness, Index, TensorEntry};
 use pt_view::{Access, CachedFile, FileCache, OpenOptions, TensorView};
 
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Result};
 use crate::export::{Memory, Region, open_index, open_indexed};
 
 /// Smaller files are read whole: that is cheaper than page faults.
@@ -115,11 +115,7 @@ impl Opened {
 
     /// Copies the elements of a view: contiguous, little-endian, as they are meant.
     pub(crate) fn copy(view: &TensorView<'_>) -> Result<Lent> {
-        let bytes = view.to_bytes()?;
-        let filled = Memory::owned(bytes.len(), |out| {
-            out.copy_from_slice(&bytes);
-            Ok::<_, Error>(())
-        })?;
+        let filled = Memory::owned(view.buffer_bytes()?, |out| view.read_into(out))?;
         Ok(Lent { region: Region::whole(filled), in_place: false })
     }
 }
@@ -138,7 +134,7 @@ pub(crate) fn memory_of(source: &FileSource) -> Result<Memory> {
     if length >= MAPPED_BYTES_MIN {
         return Ok(Memory::map(source)?);
     }
-    Ok(Memory::owned(length as usize, |out| source.read_exact_at(out, 0))?)
+    Memory::owned(length as usize, |out| source.read_exact_at(out, 0))
 }
 
 /// The index kept in a folder of several files, if it is there and of the files that are there.

@@ -1,7 +1,7 @@
 //! Long work on files: indexing, verifying, judging globals. It runs in another thread, so that this one can show how far it
 //! is and be interrupted.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -9,9 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use pt_format::{Limits, Verdict};
-use pt_index::{
-    BuildOptions, Built, FileSource, Freshness, Index, Policy, Progress, SIDECAR_EXTENSION, Selection,
-};
+use pt_index::{BuildOptions, FileSource, Progress, Selection};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -103,7 +101,8 @@ pub(crate) fn index<'py>(
             jobs,
             stop: Some(work.stop.clone()),
         };
-        let built = build(&path, &target, full, &options, work)?;
+        let kept = (!full).then_some(&*target);
+        let built = pt_index::build_any(&path, kept, &options, |progress| work.report(progress))?;
         match work.is_stopped() {
             true => Err(pt_index::Error::Stopped),
             false => pt_index::save(&built.index, &target).map(|()| built),
@@ -125,28 +124,6 @@ pub(crate) fn index<'py>(
     Ok(report)
 }
 
-fn build(
-    path: &Path,
-    target: &Path,
-    full: bool,
-    options: &BuildOptions,
-    work: &Work,
-) -> Result<Built, pt_index::Error> {
-    let alone = |index: Index| Built { parsed: index.file_count(), index, unchanged: 0, vanished: 0 };
-    if pt_index::is_distributed(path) {
-        return pt_index::build_distributed(path, &options.limits).map(alone);
-    }
-    if path.is_dir() {
-        // A damaged one is built anew.
-        let earlier = pt_index::read(target).ok().filter(|index| !full && index.verify().is_ok());
-        return pt_index::build_folder(path, earlier.as_ref(), options, |progress| work.report(progress));
-    }
-    match pt_index::is_shard_index(path) {
-        true => pt_index::build_shards(path, &options.limits).map(alone),
-        false => pt_index::build_file(path, &options.limits).map(alone),
-    }
-}
-
 /// Compares files with their index and, if `deep`, their bytes with their checksums. Returns what is wrong: where, and what.
 #[pyfunction]
 pub(crate) fn verify<'py>(
@@ -155,86 +132,16 @@ pub(crate) fn verify<'py>(
     deep: bool,
     show: Option<Bound<'py, PyAny>>,
 ) -> Result<Bound<'py, PyDict>> {
-    let findings = interruptible(py, show.as_ref(), |work| look_at(&path, deep, work))?;
+    let findings = interruptible(py, show.as_ref(), |work| {
+        pt_index::check(&path, deep, Some(&work.stop), |_, progress| work.report(progress))
+    })?;
     let report = PyDict::new(py);
     report.set_item("files", findings.files)?;
-    report.set_item("checked", findings.checked)?;
+    report.set_item("checked", findings.records)?;
     report.set_item("without_crc", findings.without_crc)?;
     report.set_item("nbytes", findings.bytes)?;
     report.set_item("problems", findings.problems)?;
     Ok(report)
-}
-
-#[derive(Default)]
-struct Findings {
-    files: usize,
-    checked: usize,
-    without_crc: usize,
-    bytes: u64,
-    problems: Vec<(String, String)>,
-}
-
-impl Findings {
-    fn problem(&mut self, path: &Path, what: impl ToString) {
-        self.problems.push((path.to_string_lossy().into_owned(), what.to_string()));
-    }
-}
-
-fn look_at(path: &Path, deep: bool, work: &Work) -> Result<Findings, pt_index::Error> {
-    let mut findings = Findings::default();
-    let is_index = path.extension().is_some_and(|extension| extension == SIDECAR_EXTENSION);
-    let sidecar = if is_index { path.to_owned() } else { pt_index::sidecar_path(path) };
-    let mut to_read = Vec::new();
-    if is_index || path.is_dir() || sidecar.exists() {
-        let index = pt_index::read(&sidecar)?;
-        if deep && let Err(error) = index.verify() {
-            // What it says cannot be trusted.
-            findings.problem(&sidecar, error);
-            return Ok(findings);
-        }
-        let root = pt_index::data_path(&sidecar, &index);
-        let policy = if deep { Policy::Fingerprint } else { Policy::Stat };
-        let compared = pt_index::compare(&index, &root, policy, |progress| work.report(progress));
-        for (file, compared) in index.files().zip(compared) {
-            let path = if file.path().is_empty() { root.clone() } else { root.join(file.path()) };
-            findings.files += 1;
-            match compared {
-                // A part of a distributed checkpoint is no file of records.
-                Ok(Freshness::Fresh | Freshness::Touched) if file.is_part() => {}
-                Ok(Freshness::Fresh | Freshness::Touched) => to_read.push(path),
-                Ok(freshness) => findings.problem(&path, freshness),
-                Err(error) => findings.problem(&path, error),
-            }
-        }
-    } else {
-        findings.files = 1;
-        to_read.push(path.to_owned());
-    }
-    if deep {
-        read(&to_read, work, &mut findings)?;
-    }
-    Ok(findings)
-}
-
-fn read(paths: &[PathBuf], work: &Work, findings: &mut Findings) -> Result<(), pt_index::Error> {
-    for (done, path) in paths.iter().enumerate() {
-        if work.is_stopped() {
-            return Err(pt_index::Error::Stopped);
-        }
-        work.report(Progress { files: done, files_total: paths.len(), bytes: findings.bytes });
-        match pt_format::verify(&FileSource::open(path)?, &Limits::default()) {
-            Ok(contents) => {
-                findings.checked += contents.checked;
-                findings.without_crc += contents.without_crc;
-                findings.bytes += contents.bytes;
-                for (name, fault) in contents.problems {
-                    findings.problem(path, format!("{name}: {fault}"));
-                }
-            }
-            Err(error) => findings.problem(path, error),
-        }
-    }
-    Ok(())
 }
 
 /// Lists what loading a file with pickle would import: `(module, name, verdict, references, calls)`, and what kept the file from

@@ -386,8 +386,20 @@ impl<'a> TensorView<'a> {
         Ok(())
     }
 
-    /// Bytes of a contiguous copy, as far as memory goes.
-    fn buffer_bytes(&self) -> Result<usize> {
+    /// Returns how many bytes the buffer for [`Self::read_into`] takes: [`Self::nbytes`], where that is no trap. Strides of 0
+    /// make terabytes of a few bytes.
+    ///
+    /// ```
+    /// # fn show(tensor: pt_view::TensorView<'_>) -> pt_view::Result<()> {
+    /// let mut buffer = vec![0; tensor.buffer_bytes()?];
+    /// tensor.read_into(&mut buffer)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for more than 1 GiB that is more than 64 times what lies in the file, and for no data.
+    pub fn buffer_bytes(&self) -> Result<usize> {
         let bytes = self.nbytes().ok_or_else(|| match self.place() {
             Err(error) => error,
             Ok(_) => self.refused(Obstacle::TooLarge(u64::MAX)),

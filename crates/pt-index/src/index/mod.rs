@@ -83,6 +83,18 @@ impl Index {
         self.sections.bytes()
     }
 
+    /// Returns the checksum in its header. It covers the checksums of all sections, so that indexes of other content have another.
+    ///
+    /// ```
+    /// let index = pt_index::IndexBuilder::default().finish()?;
+    /// assert_ne!(index.checksum(), index.with_root("elsewhere")?.checksum());
+    /// # Ok::<(), pt_index::Error>(())
+    /// ```
+    pub fn checksum(&self) -> u64 {
+        let bytes = self.as_bytes().get(CHECKSUM_OFFSET..).and_then(|bytes| bytes.first_chunk());
+        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
     pub(crate) fn section_table(&self) -> &[SectionRow] {
         self.sections.table()
     }

@@ -348,13 +348,13 @@ class Dataset:
         state = {name: self.__dict__[name] for name in keep}
         state["picked"] = self._samples.picked()
         # The index as it is on disk, or all of it: about 64 bytes a file.
-        state["stamp"] = self._samples.index_stamp()
+        state["checksum"] = self._samples.index_checksum()
         if self._index_path is None:
             state["root"], state["index"] = self._samples.index()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        picked, stamp = state.pop("picked"), state.pop("stamp")
+        picked, checksum = state.pop("picked"), state.pop("checksum")
         root, index = state.pop("root", None), state.pop("index", None)
         self.__dict__.update(state)
         if index is not None:
@@ -362,7 +362,7 @@ class Dataset:
         else:
             assert self._index_path is not None
             samples = Samples.open(self._index_path, self._mode, self._keys)
-            if samples.index_stamp() != stamp:
+            if samples.index_checksum() != checksum:
                 raise StaleIndexError(f"{self._index_path}: the index is not the one the data set was pickled with")
         for field, scale in self._casts:
             samples = samples.to_float32(field, scale)

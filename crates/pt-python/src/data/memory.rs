@@ -4,35 +4,12 @@ use std::cell::UnsafeCell;
 use std::ffi::c_int;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bytemuck::{Pod, Zeroable};
 use pyo3::buffer::PyBuffer;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::error::{Class, Result};
-
-/// 64 bytes at a multiple of 64: PyTorch's own alignment.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-/// Bytes that nobody else looks at.
-pub(crate) struct Lines(Box<[Line]>);
-
-impl Lines {
-    pub(crate) fn new(bytes: usize) -> Result<Self> {
-        let lines = bytemuck::allocation::try_zeroed_slice_box(bytes.div_ceil(size_of::<Line>()));
-        lines.map(Self).map_err(|()| Class::Error.error(format!("no memory for {bytes} bytes")))
-    }
-
-    pub(crate) fn as_mut_bytes(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.0)
-    }
-
-    fn bytes(&self) -> usize {
-        size_of_val(&*self.0)
-    }
-}
+use crate::lines::Lines;
 
 /// Memory of batches that nobody looks at any more, to be filled again: pages that were written to once need no new
 /// ones from the system.
@@ -104,10 +81,11 @@ impl Memory {
     ) -> PyResult<()> {
         let Self { lines, bytes, .. } = memory.get();
         // SAFETY: nobody borrows from the cell but for this moment, and only while holding the GIL.
-        let start = unsafe { &mut *lines.get() }.0.as_mut_ptr();
+        let start = unsafe { &mut *lines.get() }.as_mut_ptr();
         // SAFETY: `bytes` bytes stand there as long as `memory` lives, of which the view takes a reference.
-        let result =
-            unsafe { ffi::PyBuffer_FillInfo(view, memory.as_ptr(), start.cast(), *bytes as isize, 0, flags) };
+        let result = unsafe {
+            ffi::PyBuffer_FillInfo(view, memory.as_ptr(), start.cast(), *bytes as ffi::Py_ssize_t, 0, flags)
+        };
         if result == 0 { Ok(()) } else { Err(PyErr::fetch(memory.py())) }
     }
 }
@@ -115,7 +93,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.give_back(std::mem::replace(self.lines.get_mut(), Lines(Box::default())));
+            pool.give_back(std::mem::take(self.lines.get_mut()));
         }
     }
 }

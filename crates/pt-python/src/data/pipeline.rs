@@ -10,11 +10,12 @@ use std::time::Duration;
 use pt_loader::{BatchPlan, DataSet, Epoch, Error as LoaderError, Loader, Ragged, Shards, State};
 use pyo3::prelude::*;
 
-use crate::data::memory::{Lent, Lines, Memory, Pool};
+use crate::data::memory::{Lent, Memory, Pool};
 use crate::data::plan::Plan;
 use crate::data::samples::Samples;
 use crate::data::threads::{OfProcess, Threads};
 use crate::error::{Class, Error, Result};
+use crate::lines::Lines;
 
 /// So often does a wait look whether the user has pressed Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
@@ -213,7 +214,10 @@ impl Job {
         let mut result = read(&self.plan, memory);
         let mut skipped = Vec::new();
         if skip && matches!(result, Err(LoaderError::At { .. })) {
-            result = readable(&self.data, self.ragged, &self.plan, &mut skipped).and_then(|plan| {
+            let note = |sample, error| skipped.push((sample, error));
+            result = self.data.readable(self.plan.samples(), note).and_then(|good| {
+                let mut plan = BatchPlan::default();
+                self.data.plan_into(&good, self.ragged, &mut plan)?;
                 self.plan = Arc::new(plan);
                 read(&self.plan, memory)
             });
@@ -226,27 +230,4 @@ impl Job {
         let Self { data, ragged, plan, memory } = self;
         Done { data, ragged, plan, memory, skipped: Vec::new(), result: Err(LoaderError::Panicked) }
     }
-}
-
-/// Reads each sample of a batch alone to find those that cannot be read; returns the batch of the others.
-fn readable(
-    data: &DataSet,
-    ragged: Ragged,
-    plan: &BatchPlan,
-    skipped: &mut Vec<(usize, LoaderError)>,
-) -> Result<BatchPlan, LoaderError> {
-    let mut good = Vec::with_capacity(plan.len());
-    let (mut one, mut memory) = (BatchPlan::default(), Vec::new());
-    for &sample in plan.samples() {
-        data.plan_into(&[sample], Ragged::Joined, &mut one)?;
-        memory.resize(one.bytes(), 0);
-        match one.read_alone(&mut memory) {
-            Ok(()) => good.push(sample),
-            Err(LoaderError::At { source, .. }) => skipped.push((sample, *source)),
-            Err(error) => return Err(error),
-        }
-    }
-    let mut plan = BatchPlan::default();
-    data.plan_into(&good, ragged, &mut plan)?;
-    Ok(plan)
 }

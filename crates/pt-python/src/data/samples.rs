@@ -5,7 +5,7 @@ use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pt_index::{Column, Index, Leaf};
-use pt_loader::{BatchPlan, DataSet, Options, Ragged, Unit};
+use pt_loader::{BatchPlan, DataSet, Options, Unit};
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -82,7 +82,6 @@ impl Samples {
         let options = options(unit, keys)?;
         let threads = Threads::shared(py)?;
         let data = py.detach(|| threads.run(|| DataSet::open_with(&path, &options)))??;
-        check_keys(&data)?;
         Ok(Self::new(data))
     }
 
@@ -91,7 +90,6 @@ impl Samples {
     fn of_files(py: Python<'_>, paths: Vec<String>, unit: &str, keys: Vec<String>) -> Result<Self> {
         let options = options(unit, keys)?;
         let data = py.detach(|| DataSet::of_files(&paths, &options))?;
-        check_keys(&data)?;
         if paths.is_sorted_by(|one, other| one < other) {
             return Ok(Self::new(data));
         }
@@ -111,11 +109,9 @@ impl Samples {
         (data.root().to_owned(), PyBytes::new(py, data.index().as_bytes()))
     }
 
-    /// A number that tells the index from others: of files, of bytes, and what the files hold.
-    fn index_stamp(&self) -> (usize, usize, u64) {
-        let data = self.data();
-        let index = data.index();
-        (index.file_count(), index.as_bytes().len(), index.data_bytes())
+    /// A number that tells the index from others.
+    fn index_checksum(&self) -> u64 {
+        self.data().index().checksum()
     }
 
     /// Files that were met and could not be indexed, and why.
@@ -128,7 +124,7 @@ impl Samples {
     /// Reads a field as `float32`, multiplied with `scale`.
     fn to_float32(&self, field: &str, scale: f32) -> Result<Self> {
         let data = self.data();
-        Ok(Self::new(data.clone().to_float32(field, scale)?))
+        Ok(Self::new(data.to_float32(field, scale)?))
     }
 
     fn __len__(&self) -> usize {
@@ -137,7 +133,6 @@ impl Samples {
     }
 
     /// Name, dtype, shape of the longest sample, and whether samples differ in length.
-    #[allow(clippy::type_complexity)]
     #[getter]
     fn fields<'py>(&self, py: Python<'py>) -> Result<Vec<FieldRow<'py>>> {
         let data = self.data();
@@ -320,23 +315,6 @@ fn options(unit: &str, keys: Vec<String>) -> Result<Options> {
     Ok(Options { unit, keys, ..Options::default() })
 }
 
-/// Refuses keys that select nothing: they are misspelt.
-fn check_keys(data: &DataSet) -> Result<()> {
-    let is_below = |name: &str, key: &str| {
-        name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    let tensors =
-        || data.index().schemas().filter_map(|schema| schema.files().next()).flat_map(|file| file.tensors());
-    for key in &data.options().keys {
-        let names_one = tensors().any(|tensor| is_below(tensor.name(), key))
-            || data.columns().iter().any(|column| is_below(column, key));
-        if !names_one {
-            return Err(Class::Missing.error(format!("the data set has nothing named `{key}`")));
-        }
-    }
-    Ok(())
-}
-
 /// Samples in the order in which files are listed; the index has them sorted.
 fn in_order(data: &DataSet, paths: &[String]) -> Result<DataSet> {
     let mut samples_of: Vec<Vec<usize>> = vec![Vec::new(); data.index().file_count()];
@@ -348,11 +326,4 @@ fn in_order(data: &DataSet, paths: &[String]) -> Result<DataSet> {
     let rows = paths.iter().filter_map(|path| data.index().find_file(path));
     let samples: Vec<usize> = rows.flat_map(|file| samples_of[file.row()].iter().copied()).collect();
     Ok(data.select(&samples)?)
-}
-
-/// The layout of a sample that is not batched: as long as it is.
-impl Default for Layout {
-    fn default() -> Self {
-        Self { ragged: Ragged::Joined, truncate: true }
-    }
 }
