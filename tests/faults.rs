@@ -10,6 +10,7 @@ use std::process::Command;
 
 use pt_format::write::{self, Object, Tensor};
 use pt_index::{Index, Policy};
+use pt_loader::{DataSet, Loader, OnError, Prefetch};
 use pt_view::{Error, FileCache, Mapping, Obstacle, OpenOptions};
 
 const ELEMENTS: usize = 10_000;
@@ -132,6 +133,11 @@ fn locked_away() {
         other => panic!("{other}"),
     }
     assert!(locked.to_string().contains("1.pt"), "{locked}");
+    let data = DataSet::open(folder).unwrap();
+    let mut batches = Prefetch::new(Loader::new(&data, 1).epoch(0), 2, OnError::Fail);
+    assert!(batches.next().unwrap().is_ok());
+    let error = batches.next().unwrap().unwrap_err();
+    assert!(matches!(error, pt_loader::Error::At { sample: 1, .. }), "{error}");
     let locked = Mapping::open_read(folder.join("1.pt"), &OpenOptions::default()).unwrap_err();
     println!("it was refused: {locked}");
 }

@@ -224,10 +224,20 @@ fn a_damaged_index_is_an_error_and_never_a_panic() {
     (0..3).for_each(|number| write_file(folder.path(), number, 2));
     let index = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {}).unwrap().index;
     let mut refused = 0;
+    let flipped = |at: usize, flip: u8| {
+        let mut bytes = index.as_bytes().to_vec();
+        bytes[at] ^= flip;
+        bytes
+    };
+    // The largest numbers, less a little: sums with them leave 64 bits.
+    let largest = |at: usize, less: u64| {
+        let mut bytes = index.as_bytes().to_vec();
+        let end = bytes.len().min(at + 8);
+        bytes[at..end].copy_from_slice(&(u64::MAX - less).to_le_bytes()[..end - at]);
+        bytes
+    };
     for at in 0..index.as_bytes().len() {
-        for flip in [0x01, 0x80, 0xFF] {
-            let mut bytes = index.as_bytes().to_vec();
-            bytes[at] ^= flip;
+        for bytes in [flipped(at, 0x01), flipped(at, 0x80), largest(at, 0), largest(at, 100)] {
             let Ok(damaged) = pt_index::Index::from_bytes(bytes) else { continue };
             for unit in [Unit::File, Unit::Row] {
                 let options = Options { unit, ..Options::default() };

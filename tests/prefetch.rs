@@ -106,21 +106,6 @@ fn files_that_change_on_the_way_fail_or_are_skipped() {
     }
 }
 
-#[cfg(unix)]
-#[test]
-fn files_without_permission_are_named() {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = samples(8);
-    let path = folder.path().join("005.pt");
-    let epoch = epoch(folder.path());
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
-    if fs::File::open(&path).is_ok() {
-        return println!("skipped: whoever runs this may read anything");
-    }
-    let error = in_time(move || Prefetch::new(epoch, 2, OnError::Fail).find_map(Result::err).unwrap());
-    assert!(matches!(error, Error::At { sample: 5, .. }), "{error}");
-}
-
 #[test]
 fn dropping_it_ends_it() {
     let folder = samples(30);
