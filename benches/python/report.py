@@ -114,7 +114,7 @@ def draw_rivals(name: str, names: list[str], at: dict, pictures: Path) -> None:
         axes.barh([place + 0.2 * offset - 0.3 for place, _ in here], [rate for _, rate in here], 0.2, label=way)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="samples/s")
+    axes.set(xlabel="samples/s")
     axes.legend(loc="lower right", fontsize=8)
     save(figure, pictures / f"{name}.svg")
 
@@ -142,7 +142,6 @@ def curve(name: str, title: str, across: str, up: str, points: list[dict], pictu
 
 def save(figure, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
-    figure.savefig(path.with_suffix(".png"), dpi=60) if path.parent.name == "look" else None
     plt.close(figure)
 
 
