@@ -53,6 +53,7 @@ pub struct FileCache {
     policy: Policy,
     capacity: usize,
     open: Mutex<LruCache<usize, Arc<Handle>>>,
+    making_room: Mutex<()>,
 }
 
 impl FileCache {
@@ -68,6 +69,7 @@ impl FileCache {
             policy: Policy::default(),
             capacity: capacity_default(),
             open: Mutex::new(LruCache::unbounded()),
+            making_room: Mutex::default(),
         }
     }
 
@@ -134,16 +136,26 @@ impl FileCache {
 
     fn open(&self, number: usize, entry: FileEntry<'_>) -> Result<Arc<Handle>> {
         let path = self.path_of(entry);
-        let handle = loop {
-            match self.open_file(&path) {
-                Err(error) if is_exhausted(&error) && self.shrink(self.open_count() / 2) => {}
-                result => break result?,
-            }
+        let handle = match self.open_file(&path) {
+            Err(error) if is_exhausted(&error) => self.open_with_room(&path)?,
+            result => result?,
         };
         entry.check(&path, &handle.source, self.policy)?;
         let handle = self.keep(number, Arc::new(handle));
         self.shrink(self.capacity);
         Ok(handle)
+    }
+
+    /// Opens a file, closing others until there are descriptors (and maps) for it. One thread at a time: what one has taken out of
+    /// the cache and not closed yet, another would take for room that is not there.
+    fn open_with_room(&self, path: &Path) -> Result<Handle> {
+        let _turn = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match self.open_file(path) {
+                Err(error) if is_exhausted(&error) && self.shrink(self.open_count() / 2) => {}
+                result => return result,
+            }
+        }
     }
 
     fn keep(&self, number: usize, handle: Arc<Handle>) -> Arc<Handle> {
