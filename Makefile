@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # The Python tests and CI's timings want the optimised binary.
 PTVIEW := target/release/ptview
 PACKAGE := crates/pt-python/python
+# uv unpacks torch's gigabytes as they come; pip needs room for the wheels beside them.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check uv && $(BIN)/uv pip install --quiet --python $(BIN)/python
 PYTHON_SOURCES := tests/python testdata/generate benches/python examples/python $(PACKAGE)
 
 .PHONY: test test-rust test-python python lint miri bench bench-peers demo fixtures clean
@@ -42,7 +44,7 @@ python: $(VENV)/.installed
 
 $(VENV)/.installed: tests/python/requirements.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	$(INSTALL) -r $<
 	touch $@
 
 ## Unit tests of the parsing crates under Miri; needs a nightly toolchain with that component.
@@ -51,7 +53,7 @@ miri:
 
 ## Figures, not tests: all of them, then docs/benchmarks.md. The quick ones are small, and make their page in target/quick.
 bench: python
-	$(BIN)/pip install --quiet --disable-pip-version-check -r benches/python/requirements.txt
+	$(INSTALL) -r benches/python/requirements.txt
 	cargo bench --workspace
 	$(MAKE) bench-peers
 	$(BIN)/python -W ignore benches/python/rivals.py
@@ -62,7 +64,7 @@ bench-peers:
 	cargo bench --manifest-path benches/peers/Cargo.toml
 
 bench-quick: python
-	$(BIN)/pip install --quiet --disable-pip-version-check -r benches/python/requirements.txt
+	$(INSTALL) -r benches/python/requirements.txt
 	PTVIEW_QUICK=1 CARGO_TARGET_DIR=$(abspath target/quick) cargo bench --bench curves
 	$(BIN)/python -W ignore benches/python/rivals.py --quick --out target/quick/bench
 	$(BIN)/python benches/python/report.py --figures target/quick/bench --out target/quick
