@@ -466,8 +466,8 @@ class TestThreads:
             assert process.stdout.readline() == "ready\n"
             time.sleep(1)
             process.send_signal(signal.SIGINT)
-            assert process.stdout.readline() == "stopped\n"
-            assert process.wait(10) == 7
+            assert process.communicate(timeout=30) == ("stopped\n", None)
+            assert process.returncode == 7
         finally:
             process.kill()
 

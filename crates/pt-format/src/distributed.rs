@@ -400,13 +400,14 @@ mod tests {
 
     /// Truncated anywhere or with any byte changed, a plan is refused or read, and nothing else.
     #[test]
-    #[cfg_attr(miri, ignore = "a thousand times slower there")]
     fn damage_is_an_error_or_a_plan() {
         let bytes = std::fs::read(FIXTURE).unwrap();
-        for length in 0..bytes.len() {
+        // Miri is a thousand times slower.
+        let step = if cfg!(miri) { 101 } else { 1 };
+        for length in (0..bytes.len()).step_by(step) {
             assert!(parse(&bytes[..length]).is_err());
         }
-        for at in 0..bytes.len() {
+        for at in (0..bytes.len()).step_by(step) {
             for change in [1, 0x80, 0xFF] {
                 let mut changed = bytes.clone();
                 changed[at] ^= change;
@@ -418,7 +419,7 @@ mod tests {
     /// One list of many chunks under many names: what is shared in the pickle is not copied without end.
     #[test]
     fn repeated_values_cost_no_more_than_the_file_is_worth() {
-        let count = if cfg!(miri) { 400 } else { 5000 };
+        let count = if cfg!(miri) { 40 } else { 5000 };
         let chunk = b"ca\nb\n)\x81}(X\x07\0\0\0offsets)X\x05\0\0\0sizes)ub";
         let mut pickle = b"\x80\x02ca\nb\n)\x81}X\x13\0\0\0state_dict_metadata}(".to_vec();
         pickle.extend(b"X\x01\0\0\0_ca\nb\n)\x81}(X\x04\0\0\0size)X\x06\0\0\0chunks](");

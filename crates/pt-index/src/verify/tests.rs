@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use pt_format::write::{self, Object, Tensor};
 use pt_format::{Checkpoint, Limits};
@@ -7,8 +9,13 @@ use super::*;
 use crate::builder::IndexBuilder;
 use crate::freshness::Stamp;
 
-/// An index that has something in every section.
+/// An index that has something in every section, built once.
 fn sound_index() -> Index {
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| build_sound_index().as_bytes().to_vec());
+    Index::from_bytes(BYTES.clone()).unwrap()
+}
+
+fn build_sound_index() -> Index {
     let mut builder = IndexBuilder::default();
     let mut add = |path: &str, bytes: &[u8]| {
         let stamp = Stamp { size: bytes.len() as u64, modified_ns: 1_700_000_000_000_000_000 };
@@ -302,13 +309,13 @@ fn damage_of_lookup_tables_is_found() {
 
 /// Whatever is changed, nothing panics; what passes can be read; and where every number counts, every change is found.
 #[test]
-#[cfg_attr(miri, ignore = "a thousand times slower there")]
 fn every_byte_may_be_anything() {
     let index = sound_index();
     let whole = index.as_bytes();
     let mut unnoticed = [0; Kind::COUNT];
+    let step = if cfg!(miri) { 997 } else { 1 };
     for (kind, row) in index.section_table().iter().enumerate() {
-        for at in row.offset as usize..(row.offset + row.length) as usize {
+        for at in (row.offset as usize..(row.offset + row.length) as usize).step_by(step) {
             for mask in [0x01, 0x80, 0xFF] {
                 let mut bytes = whole.to_vec();
                 bytes[at] ^= mask;
