@@ -450,3 +450,39 @@ fn a_window_keeps_neighbours_together() {
     all.sort_unstable();
     assert_eq!(all, (0..53).collect::<Vec<_>>());
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn rows_that_left_memory_are_fetched() {
+    use rustix::fs::{Advice, fadvise};
+    // On a disk if there is one: what is only in memory cannot leave it.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for number in 0..3 {
+        let values: Vec<u32> = (0..1000 * 64).map(|at| at + number * 1_000_000).collect();
+        let bytes = bytemuck::cast_slice::<u32, u8>(&values);
+        let x = Tensor::from_bytes(pt_format::DType::UInt32, &[1000, 64], bytes).unwrap();
+        let object = Object::dict([("x", x.into())]);
+        fs::write(folder.path().join(format!("{number}.pt")), write::to_vec(&object).unwrap()).unwrap();
+    }
+    let options = Options { unit: Unit::Row, ..Options::default() };
+    let data = DataSet::open_with(folder.path(), &options).unwrap();
+    // Neighbours, rows far apart, and of all files.
+    let rows: Vec<usize> = (0..3000).step_by(7).chain(100..130).rev().collect();
+    let expected: Vec<u32> = rows
+        .iter()
+        .flat_map(|&row| (0..64).map(move |at| (row / 1000 * 1_000_000 + row % 1000 * 64 + at) as u32))
+        .collect();
+    for threads in [1, 2, 8] {
+        let data = data.clone().with_threads(threads).unwrap();
+        for _ in 0..2 {
+            for file in fs::read_dir(folder.path()).unwrap() {
+                let file = fs::File::open(file.unwrap().path()).unwrap();
+                file.sync_all().unwrap();
+                fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+            }
+            let batch = data.gather(&rows).unwrap();
+            let got: Vec<u32> = bytemuck::pod_collect_to_vec(batch.tensor("x").unwrap().as_bytes());
+            assert!(got == expected, "{threads} threads");
+        }
+    }
+}

@@ -114,6 +114,50 @@ impl FileSource {
         }
         Ok(())
     }
+
+    /// Reads like [`read_exact_vectored_at`](Self::read_exact_vectored_at) if that does not have to wait for a disk. If it
+    /// would, the system is told to fetch the run, and `false` comes at once: whoever asks for many runs before reading the
+    /// first one again has them all fetched at the same time. The buffers then hold nothing of use.
+    ///
+    /// Where the system or the file system cannot tell, it reads.
+    ///
+    /// ```
+    /// use std::io::IoSliceMut;
+    /// use pt_index::FileSource;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("x");
+    /// std::fs::write(&path, b"0123456789")?;
+    /// let mut bytes = [0; 3];
+    /// let source = FileSource::open(&path)?;
+    /// if !source.read_or_fetch_vectored_at(&mut [IoSliceMut::new(&mut bytes)], 4)? {
+    ///     source.read_exact_at(&mut bytes, 4)?; // later
+    /// }
+    /// assert_eq!(&bytes, b"456");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the file ends earlier, if that is seen without waiting.
+    pub fn read_or_fetch_vectored_at(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<bool> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::io::{Errno, ReadWriteFlags, preadv2};
+            let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+            match preadv2(&self.file, buffers, offset, ReadWriteFlags::NOWAIT) {
+                Ok(count) if count == bytes => return Ok(true),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::AGAIN) => {
+                    let length = std::num::NonZeroU64::new(bytes as u64);
+                    // Advice: without it, the next read only takes longer.
+                    let _ = rustix::fs::fadvise(&self.file, offset, length, rustix::fs::Advice::WillNeed);
+                    return Ok(false);
+                }
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.read_exact_vectored_at(buffers, offset).map(|()| true)
+    }
 }
 
 /// A folder whose files are opened many at a time: their paths are then not walked from the root each time.

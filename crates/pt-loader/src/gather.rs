@@ -1,5 +1,6 @@
 //! The reads of a batch: sorted by file and place, joined where they lie close, run in parallel, straight into the memory
-//! of the batch.
+//! of the batch. What is not in memory is asked for first, all of it, and read when the rest is done: so a disk has as many
+//! requests at once as the batch has reads, whatever the number of threads.
 
 use std::cell::RefCell;
 use std::io::IoSliceMut;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::files::{Opened, PathSpace};
 use crate::pad::{Pad, fill};
 use crate::plan::{BatchField, BatchPlan};
-use crate::read::{self, Piece, Place};
+use crate::read::{self, Piece, Place, Wait};
 
 /// What lies between two reads is read too, up to so many bytes: a page, which takes less time than another call.
 const GAP_BYTES_MAX: u64 = 4096;
@@ -26,6 +27,8 @@ const BUFFERS_MAX: usize = 32;
 const RUN_BYTES_MAX: u64 = 1 << 20;
 /// Batches of fewer bytes are tried to be copied at once.
 const COPY_BYTES_MAX: usize = 256 << 10;
+/// Batches of more bytes are read as they come: what is asked for too early may have to leave again.
+const FETCH_BYTES_MAX: usize = 64 << 20;
 /// Local headers are shorter, names and extra fields included.
 const HEADER_BYTES_MAX: u64 = 1 << 18;
 /// Batches that take less are read by the thread that asks: others would have to be woken up for it.
@@ -45,6 +48,8 @@ struct Slot<'b> {
     start: u64,
     /// Which part of the batch's work it belongs to.
     piece: usize,
+    /// Its bytes are on their way to memory, and are to be read when all others are.
+    is_fetched: bool,
     out: &'b mut [u8],
 }
 
@@ -70,18 +75,39 @@ pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], alone: b
     }
     let mut slots = slots(plan, data, memory);
     slots.sort_unstable_by_key(|slot| (slot.file, slot.number, slot.first));
-    let threads = if alone { 1 } else { data.threads() };
-    let run = |slots: &mut [Slot<'_>]| {
-        SPARE.with_borrow_mut(|spare| {
-            let mut files = slots.chunk_by_mut(|one, other| one.file == other.file);
-            files.try_for_each(|slots| Reader::open(plan, data, slots, spare)?.read(slots, spare))
-        })
+    let threads = data.threads();
+    let is_small = || !data.has_own_threads() && cost_ns(data, &slots) < ALONE_NS_MAX;
+    let alone = alone || slots.len() < 2 || threads == 1 || is_small();
+    let read = |slots: &mut [Slot<'_>], wait| {
+        if alone {
+            return read_slots(plan, data, slots, wait);
+        }
+        cut(slots, 4 * threads, plan.bytes(), data.set.unit);
+        let pieces = |slots: &mut [Slot<'_>]| {
+            let pieces = slots.par_chunk_by_mut(|one, other| one.piece == other.piece);
+            pieces.try_for_each(|slots| read_slots(plan, data, slots, wait))
+        };
+        data.install(|| pieces(slots))
     };
-    if slots.len() < 2 || threads == 1 || (!data.has_own_threads() && cost_ns(data, &slots) < ALONE_NS_MAX) {
-        return run(&mut slots);
+    // Files that do not stay open would have to be opened twice.
+    if slots.len() < 2 || plan.bytes() > FETCH_BYTES_MAX || !data.shared.files.keeps() {
+        return read(&mut slots, Wait::Yes);
     }
-    cut(&mut slots, 4 * threads, plan.bytes(), data.set.unit);
-    data.install(|| slots.par_chunk_by_mut(|one, other| one.piece == other.piece).try_for_each(run))
+    read(&mut slots, Wait::No)?;
+    if slots.iter().all(|slot| !slot.is_fetched) {
+        return Ok(());
+    }
+    slots.retain(|slot| slot.is_fetched);
+    slots.sort_unstable_by_key(|slot| (slot.file, slot.number, slot.first));
+    read(&mut slots, Wait::Yes)
+}
+
+/// Reads file by file, on this thread.
+fn read_slots(plan: &BatchPlan, data: &DataSet, slots: &mut [Slot<'_>], wait: Wait) -> Result<()> {
+    SPARE.with_borrow_mut(|spare| {
+        let mut files = slots.chunk_by_mut(|one, other| one.file == other.file);
+        files.try_for_each(|slots| Reader::open(plan, data, slots, wait, spare)?.read(slots, spare))
+    })
 }
 
 /// Copies a small batch from maps that are open, where all tensors are known to begin; returns whether that could be done.
@@ -146,7 +172,7 @@ fn slots<'b>(plan: &BatchPlan, data: &DataSet, mut rest: &'b mut [u8]) -> Vec<Sl
             let (out, others) = std::mem::take(&mut region).split_at_mut(bytes);
             region = others;
             let number = if data.set.unit == Unit::Tensor { within as usize } else { number };
-            slots.push(Slot { file, number, row, first, count, start: 0, piece: 0, out });
+            slots.push(Slot { file, number, row, first, count, start: 0, piece: 0, is_fetched: false, out });
             row += rows;
         }
     }
@@ -213,6 +239,7 @@ struct Reader<'b> {
     file: Opened<'b>,
     /// The first sample that lies there.
     sample: usize,
+    wait: Wait,
 }
 
 /// A part of a file that is to be read: steps of a tensor, or the header of its record.
@@ -242,14 +269,20 @@ struct Fit {
 }
 
 impl<'b> Reader<'b> {
-    fn open(plan: &'b BatchPlan, data: &'b DataSet, slots: &[Slot<'_>], spare: &mut Spare) -> Result<Self> {
+    fn open(
+        plan: &'b BatchPlan,
+        data: &'b DataSet,
+        slots: &[Slot<'_>],
+        wait: Wait,
+        spare: &mut Spare,
+    ) -> Result<Self> {
         let sample = slots.first().map_or(0, |slot| plan.samples[slot.row]);
         let file = slots.first().and_then(|slot| data.index().file(slot.file));
         let entry = file.ok_or(Error::NoSuchSample { sample, count: data.len() })?;
         let tensors = data.set.schemas.get(entry.schema().number()).map_or(0, |schema| schema.tensors.len());
         let file = data.shared.files.open(entry, tensors, &mut spare.path);
         let file = file.map_err(|error| Error::At { sample, source: Box::new(error) })?;
-        Ok(Self { plan, data, entry, file, sample })
+        Ok(Self { plan, data, entry, file, sample, wait })
     }
 
     fn read(&self, slots: &mut [Slot<'_>], spare: &mut Spare) -> Result<()> {
@@ -350,6 +383,8 @@ impl<'b> Reader<'b> {
     /// Reads one run: steps straight to where they belong, the rest into `spare`.
     fn read_run(&self, slots: &mut [Slot<'_>], run: &[Segment], spare: &mut Vec<u8>) -> Result<()> {
         let start = run[0].start;
+        // Nobody comes back for a run that is only a header.
+        let wait = if slots.is_empty() { Wait::Yes } else { self.wait };
         let needs = self.spare_bytes(slots, run);
         if spare.len() < needs {
             spare.resize(needs, 0);
@@ -379,9 +414,13 @@ impl<'b> Reader<'b> {
                 None => push(take(&mut rest, segment.bytes)),
             }
         }
-        read::read_run(self.file.source(), start, &mut buffers[..count])
+        let is_read = read::read_run(self.file.source(), start, &mut buffers[..count], wait)
             .map_err(|obstacle| self.run_failed(slots, run, obstacle))?;
-        self.finish_run(slots, run, spare)
+        if is_read {
+            return self.finish_run(slots, run, spare);
+        }
+        slots.iter_mut().for_each(|slot| slot.is_fetched = true);
+        Ok(())
     }
 
     /// How many bytes of a run do not go where they belong at once.

@@ -81,16 +81,26 @@ impl Source for Piece<'_> {
     }
 }
 
-/// Fills buffers with a run of a file.
+/// Whether a read waits for the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Yes,
+    /// What is not in memory is fetched meanwhile.
+    No,
+}
+
+/// Fills buffers with a run of a file; returns whether they are filled by now.
 pub(crate) fn read_run(
     source: &FileSource,
     start: u64,
     buffers: &mut [IoSliceMut<'_>],
-) -> Result<(), Obstacle> {
+    wait: Wait,
+) -> Result<bool, Obstacle> {
     let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-    let result = match buffers {
-        [one] => source.read_exact_at(one, start),
-        many => source.read_exact_vectored_at(many, start),
+    let result = match (wait, buffers) {
+        (Wait::No, buffers) => source.read_or_fetch_vectored_at(buffers, start),
+        (Wait::Yes, [one]) => source.read_exact_at(one, start).map(|()| true),
+        (Wait::Yes, many) => source.read_exact_vectored_at(many, start).map(|()| true),
     };
     result.map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => {
