@@ -419,7 +419,7 @@ mod tests {
     /// One list of many chunks under many names: what is shared in the pickle is not copied without end.
     #[test]
     fn repeated_values_cost_no_more_than_the_file_is_worth() {
-        let count = if cfg!(miri) { 40 } else { 5000 };
+        let count = if cfg!(miri) { 50 } else { 5000 };
         let chunk = b"ca\nb\n)\x81}(X\x07\0\0\0offsets)X\x05\0\0\0sizes)ub";
         let mut pickle = b"\x80\x02ca\nb\n)\x81}X\x13\0\0\0state_dict_metadata}(".to_vec();
         pickle.extend(b"X\x01\0\0\0_ca\nb\n)\x81}(X\x04\0\0\0size)X\x06\0\0\0chunks](");
