@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pt_format::write::{self, Object, Storage, Tensor};
 use pt_format::{DType, Element};
-use pt_loader::{Batch, DataSet, Options, Pad, Ragged, Side, To, Unit};
+use pt_loader::{Batch, DataSet, Loader, Options, Pad, Ragged, Side, To, Unit};
 use pt_view::{Access, FileCache, Mapping, OpenOptions};
 
 const FILES: usize = 9;
@@ -75,6 +75,8 @@ fn ways(data: &DataSet) -> Vec<(&'static str, DataSet)> {
         ("few kept, or none", with(files().with_capacity(2))),
         ("all mapped", with(mapped(files()))),
         ("few mapped", with(mapped(files().with_capacity(2)))),
+        ("all mapped, dropped behind", with(mapped(files())).drop_behind()),
+        ("few mapped, dropped behind", with(mapped(files().with_capacity(2))).drop_behind()),
         ("many threads", data.clone().with_threads(7).unwrap()),
     ]
 }
@@ -252,4 +254,71 @@ fn a_damaged_index_is_an_error_and_never_a_panic() {
         }
     }
     assert!(refused > 100, "{refused}");
+}
+
+/// Bytes of files below a folder that are mapped into this process and resident.
+#[cfg(target_os = "linux")]
+fn resident_bytes(folder: &Path) -> u64 {
+    let folder = folder.to_str().unwrap();
+    let mut is_ours = false;
+    let mut bytes = 0;
+    for line in std::fs::read_to_string("/proc/self/smaps").unwrap().lines() {
+        match line.strip_prefix("Rss:") {
+            Some(rss) if is_ours => {
+                bytes += rss.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+            }
+            Some(_) => {}
+            // `address-address rwxp offset device inode path`; other lines are `Field: value`.
+            None if line.split_whitespace().next().is_some_and(|word| !word.ends_with(':')) => {
+                is_ours = line.contains(folder);
+            }
+            None => {}
+        }
+    }
+    bytes
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_mapped_epoch_leaves_nothing_resident_that_is_dropped_behind() {
+    const FILES: u64 = 4;
+    const ROWS: u64 = 128;
+    const ROW_BYTES: u64 = 64 << 10;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for file in 0..FILES {
+        let values: Vec<u8> =
+            (0..ROWS).flat_map(|row| vec![(file * ROWS + row) as u8; ROW_BYTES as usize]).collect();
+        let x = Tensor::new::<u8>(&[ROWS, ROW_BYTES], &values).unwrap();
+        let bytes = write::to_vec(&Object::dict([("x", x.into())])).unwrap();
+        std::fs::write(folder.path().join(format!("{file}.pt")), bytes).unwrap();
+    }
+    let index = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {}).unwrap().index;
+    let options = Options { unit: Unit::Row, ..Options::default() };
+    let most = |drops_behind: bool, batch_size: usize| {
+        // SAFETY: the files are this test's own.
+        let files = unsafe { FileCache::new(folder.path(), index.clone()).with_access(Access::Map) };
+        let data = DataSet::with_files(files, &options).unwrap();
+        let data = if drops_behind { data.drop_behind() } else { data };
+        let mut epoch = Loader::new(&data, batch_size).shuffle(1).epoch(0);
+        let mut batch = Batch::default();
+        let mut most = 0;
+        while epoch.next_into(&mut batch).unwrap() {
+            for (row, &sample) in
+                batch.tensor("x").unwrap().as_bytes().chunks(ROW_BYTES as usize).zip(batch.samples())
+            {
+                assert!(row.iter().all(|&byte| byte == sample as u8));
+            }
+            most = most.max(resident_bytes(folder.path()));
+        }
+        most
+    };
+    // Small batches are copied in one way, large ones in another.
+    for batch_size in [1, 32] {
+        let (kept, dropped) = (most(false, batch_size), most(true, batch_size));
+        assert!(
+            kept > FILES * ROWS * ROW_BYTES * 9 / 10,
+            "{kept} bytes resident, of batches of {batch_size}"
+        );
+        assert!(dropped < 1 << 20, "{dropped} bytes resident, of batches of {batch_size}");
+    }
 }

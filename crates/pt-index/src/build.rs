@@ -151,8 +151,14 @@ fn build(
     options: &BuildOptions,
     mut progress: impl FnMut(Progress),
 ) -> Result<Built> {
-    let files = data_files(folder, &options.selection)?;
-    let folder = Folder::open(folder)?;
+    let path = folder;
+    let folder = Folder::open(path)?;
+    let files = data_files(path, &options.selection, |files| {
+        if earlier.is_some() {
+            files.iter_mut().for_each(|file| file.stamp = folder.stamp(&file.path).ok());
+        }
+        if options.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
+    })?;
     let mut builder = IndexBuilder::default();
     let mut known = earlier.map(Index::files_in_order);
     let mut done = Progress { files_total: files.len(), ..Progress::default() };
@@ -238,7 +244,7 @@ fn look_at<'i>(
         return Outcome::Failed(Stamp::default(), problem.to_error(folder.join(&file.path)));
     }
     if let Some(entry) = entry
-        && folder.stamp(&file.path).is_ok_and(|stamp| stamp == entry.stamp())
+        && file.stamp == Some(entry.stamp())
     {
         return Outcome::Unchanged(entry);
     }

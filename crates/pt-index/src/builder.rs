@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::freshness::Stamp;
-use crate::index::{FileEntry, Index};
+use crate::index::{FileEntry, Index, Leaf};
 use crate::layout::*;
 use crate::paths::PathWriter;
 use crate::record::{Cell, Record};
@@ -34,6 +34,8 @@ pub struct IndexBuilder {
     hasher: DefaultHashBuilder,
     /// Of schemas of an earlier index: which they are here.
     adopted: HashMap<u32, u32>,
+    /// Of the file that is adopted; kept from file to file.
+    cells: Vec<Cell>,
     paths: PathWriter,
     path_hashes: Vec<u64>,
     file_schemas: Vec<u32>,
@@ -65,14 +67,13 @@ impl IndexBuilder {
     /// Adds a file as an earlier index has it, with a new stamp. Nothing of the file is read. All files that are adopted
     /// come from one index.
     pub(crate) fn adopt(&mut self, path: &str, stamp: Stamp, file: FileEntry<'_>) -> Result<()> {
-        let mut cells = Vec::new();
-        for (_, leaf) in file.leaves() {
-            let mut text = String::new();
-            let mut cell = Cell::new(leaf, &mut text);
-            if cell.kind == column::STR {
-                cell.bits = self.texts.intern(&text)?.into();
-            }
-            cells.push(cell);
+        let mut cells = std::mem::take(&mut self.cells);
+        cells.clear();
+        for leaf in file.values() {
+            cells.push(match leaf {
+                Leaf::Str(text) => Cell { kind: column::STR, bits: self.texts.intern(text)?.into() },
+                leaf => Cell::new(leaf, &mut String::new()),
+            });
         }
         let head = head(stamp, file.fingerprint().digest);
         let schema = match self.adopted.get(&file.schema_number()) {
@@ -86,6 +87,7 @@ impl IndexBuilder {
                 schema
             }
         };
+        self.cells = cells;
         self.add_path(path, stamp, schema)
     }
 

@@ -1,14 +1,20 @@
 //! The files of a folder that are looked at.
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rayon::prelude::*;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::error::{Error, Result};
+use crate::freshness::Stamp;
 use crate::save::SIDECAR_EXTENSION;
+
+/// Files that a thread finds before another may go on finding.
+const AT_A_TIME: usize = 256;
 
 /// Which files of a folder are looked at. Hidden ones and indexes never are.
 ///
@@ -32,6 +38,8 @@ pub struct Selection {
 pub(crate) struct Found {
     /// Relative to the folder, `/` between parts.
     pub(crate) path: String,
+    /// Its size and time, where they were asked for and could be had.
+    pub(crate) stamp: Option<Stamp>,
     pub(crate) problem: Option<Problem>,
 }
 
@@ -48,41 +56,63 @@ impl Problem {
     }
 }
 
-/// Returns all data files below a folder, sorted by path.
+/// Returns all data files below a folder, sorted by path. `look_at` is called with many of them at a time, while others
+/// are still being found, on any thread of the pool.
 ///
 /// # Errors
-/// [`Error::Io`] when the folder itself cannot be read, [`Error::Pattern`] for a malformed glob.
-pub(crate) fn data_files(folder: &Path, selection: &Selection) -> Result<Vec<Found>> {
+/// [`Error::Io`] when the folder itself cannot be read, [`Error::Pattern`] for a malformed glob; what `look_at` returns.
+pub(crate) fn data_files(
+    folder: &Path,
+    selection: &Selection,
+    look_at: impl Fn(&mut [Found]) -> Result<()> + Sync,
+) -> Result<Vec<Found>> {
+    let mut walk = walk(folder, selection)?;
+    let mut next = || walk.by_ref().take(AT_A_TIME).collect::<Result<Vec<_>>>();
+    let some =
+        std::iter::from_fn(|| Some(next()).filter(|some| !matches!(some, Ok(some) if some.is_empty())));
+    let looked_at = some.par_bridge().map(|some| {
+        let mut some = some?;
+        // Runs in order that are still in the processor's cache leave less to the sort of all.
+        some.sort_unstable_by(in_order);
+        look_at(&mut some)?;
+        Ok(some)
+    });
+    let mut files = looked_at.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>();
+    files.par_sort_by(in_order);
+    Ok(files)
+}
+
+/// By path; what is not valid Unicode can look like the path of another.
+fn in_order(a: &Found, b: &Found) -> Ordering {
+    a.path.cmp(&b.path).then_with(|| a.problem.is_some().cmp(&b.problem.is_some()))
+}
+
+/// Finds the data files below a folder, in no order.
+fn walk<'f>(
+    folder: &'f Path,
+    selection: &Selection,
+) -> Result<impl Iterator<Item = Result<Found>> + Send + use<'f>> {
     let (include, exclude) = (globs(&selection.include)?, globs(&selection.exclude)?);
-    let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).to_owned();
+    let relative = move |path: &Path| path.strip_prefix(folder).unwrap_or(path).to_owned();
     let folder_bytes = folder.as_os_str().len();
     let walk = WalkDir::new(folder)
         .follow_links(selection.follow_links)
         .follow_root_links(true)
         .into_iter()
-        .filter_entry(|entry| {
+        .filter_entry(move |entry| {
             let is_excluded = || !exclude.is_empty() && exclude.is_match(relative(entry.path()));
             entry.depth() == 0 || !is_hidden(entry.file_name()) && !is_excluded()
         });
-    let mut files = Vec::new();
-    for entry in walk {
-        match entry {
-            Ok(entry) => {
-                if let Some(found) = found(&entry, folder_bytes, &include) {
-                    files.push(found);
-                }
-            }
-            Err(error) if error.depth() == 0 => {
-                return Err(Error::Io { path: folder.to_owned(), action: "walk", source: error.into() });
-            }
-            Err(error) => {
-                let path = error.path().map_or_else(String::new, |path| path_text(&relative(path)));
-                files.push(Found { path, problem: Some(Problem(error.into())) });
-            }
+    Ok(walk.filter_map(move |entry| match entry {
+        Ok(entry) => found(&entry, folder_bytes, &include).map(Ok),
+        Err(error) if error.depth() == 0 => {
+            Some(Err(Error::Io { path: folder.to_owned(), action: "walk", source: error.into() }))
         }
-    }
-    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+        Err(error) => {
+            let path = error.path().map_or_else(String::new, |path| path_text(&relative(path)));
+            Some(Ok(Found { path, stamp: None, problem: Some(Problem(error.into())) }))
+        }
+    }))
 }
 
 /// `folder_bytes` is how long the path of the folder is, as the walk was told it.
@@ -100,7 +130,7 @@ fn found(entry: &DirEntry, folder_bytes: usize, include: &GlobSet) -> Option<Fou
     }
     let unreadable = || Problem(io::Error::new(io::ErrorKind::InvalidInput, "its name is not valid Unicode"));
     let problem = entry.path().to_str().is_none().then(unreadable);
-    Some(Found { path, problem })
+    Some(Found { path, stamp: None, problem })
 }
 
 /// Returns how many components of an entry's path belong to the folder that is walked.

@@ -119,6 +119,7 @@ pub struct DataSet {
     picked: Option<Arc<[usize]>>,
     /// Threads of its own.
     threads: Option<Arc<rayon::ThreadPool>>,
+    pub(crate) drops_behind: bool,
 }
 
 /// What all views of a data set have in common.
@@ -226,6 +227,7 @@ impl DataSet {
             set: Arc::new(set),
             picked: None,
             threads: None,
+            drops_behind: false,
         })
     }
 
@@ -265,6 +267,22 @@ impl DataSet {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
         let pool = pool.map_err(|error| Error::Threads { threads, problem: error.to_string() })?;
         Ok(Self { threads: Some(Arc::new(pool)), ..self })
+    }
+
+    /// Takes the pages of mapped files out of the process's memory once they were copied into a batch, so that an epoch over
+    /// any number of bytes stays as small as one that reads. They stay in the page cache as long as the system likes. Costs
+    /// a call of the system for each file of a batch. Has an effect on a data set
+    /// [with files](Self::with_files) that are mapped, and on batches; views of single samples stay mapped.
+    ///
+    /// ```
+    /// # fn show(files: pt_view::FileCache) -> pt_loader::Result<()> {
+    /// let data = pt_loader::DataSet::with_files(files, &Default::default())?.drop_behind();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn drop_behind(self) -> Self {
+        Self { drops_behind: true, ..self }
     }
 
     /// Turns a field of `float16`, `bfloat16` or `uint8` into `float32` as batches are gathered, multiplied with a

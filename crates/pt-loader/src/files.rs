@@ -163,6 +163,16 @@ impl Opened<'_> {
         }
     }
 
+    /// Takes a range of a mapped file out of this process's memory.
+    pub(crate) fn release(&self, start: u64, length: u64) {
+        // Whether the system follows changes no content.
+        let _ = match self {
+            Self::Kept(kept, _) => kept.file.release(start, length),
+            Self::Cached(file, _) => file.release(start, length),
+            Self::Once(..) => Ok(()),
+        };
+    }
+
     pub(crate) fn view<'a>(&'a self, tensor: TensorEntry<'a>) -> TensorView<'a> {
         TensorView::new(
             tensor,

@@ -70,7 +70,7 @@ thread_local! {
 
 /// Reads all tensors of a batch into its memory; `alone`, on this thread, and without so much as asking for others.
 pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], alone: bool) -> Result<()> {
-    if plan.bytes() < COPY_BYTES_MAX && copy_known(plan, data, memory) {
+    if plan.bytes() < COPY_BYTES_MAX && !data.drops_behind && copy_known(plan, data, memory) {
         return Ok(());
     }
     let mut slots = slots(plan, data, memory);
@@ -300,7 +300,21 @@ impl<'b> Reader<'b> {
             }
         }
         let odd = slots.iter_mut().filter(|slot| slot.start == NOT_PLAIN);
-        self.put_together(odd, &mut spare.tensor, &mut spare.run)
+        self.put_together(odd, &mut spare.tensor, &mut spare.run)?;
+        if self.data.drops_behind {
+            self.drop_behind(slots);
+        }
+        Ok(())
+    }
+
+    /// Lets go of the pages that slots were copied from.
+    fn drop_behind(&self, slots: &[Slot<'_>]) {
+        if slots.iter().any(|slot| slot.start == NOT_PLAIN) {
+            return self.file.release(0, u64::MAX);
+        }
+        let start = slots.iter().map(|slot| slot.start).min().unwrap_or(0);
+        let end = slots.iter().map(|slot| slot.start.saturating_add(self.fit(slot).stored as u64)).max();
+        self.file.release(start, end.unwrap_or(0).saturating_sub(start));
     }
 
     /// Finds where the steps of one tensor lie.

@@ -12,6 +12,7 @@ use pt_index::{FileEntry, FileSource, Index, Policy};
 use crate::access::{Access, Handle};
 use crate::bytes::{CheckedRecords, FileBytes};
 use crate::error::{Error, Result};
+use crate::map::Map;
 use crate::mapping::no_such_tensor;
 use crate::view::TensorView;
 
@@ -252,6 +253,10 @@ impl OpenFile {
     /// Returns the whole file, if it is mapped.
     pub fn bytes(&self) -> Option<&[u8]> {
         self.handle.map.as_deref()
+    }
+
+    pub(crate) fn map(&self) -> Option<&Map> {
+        self.handle.map.as_ref()
     }
 
     /// Returns its bytes for views; the notes are those of the index.

@@ -6,6 +6,7 @@
 use std::io;
 
 use crate::bytes::FileBytes;
+use crate::cache::OpenFile;
 use crate::error::{Error, Obstacle, Result};
 use crate::mapping::Mapping;
 use crate::view::TensorView;
@@ -13,6 +14,10 @@ use crate::view::TensorView;
 /// What is asked for at a time: Linux reads no more than its read-ahead window (`read_ahead_kb`, 128 by default) for one
 /// piece of advice, whatever the range.
 const PREFETCH_BYTES: u64 = 128 << 10;
+
+/// At a page fault Linux also maps the pages around that are in the page cache, of an aligned window of so many bytes
+/// (`fault_around_bytes`).
+const AROUND_BYTES: u64 = 64 << 10;
 
 /// How a range of a file will be used.
 ///
@@ -168,6 +173,43 @@ impl TensorView<'_> {
 
     fn advised<T>(&self, result: io::Result<T>) -> Result<T> {
         result.map_err(|error| self.refused(Obstacle::Advice(error.to_string())))
+    }
+}
+
+impl OpenFile {
+    /// Takes a range of a mapped file out of this process's memory, with the pages that the system may have mapped around
+    /// it. They stay in the page cache as long as the system likes, and are mapped again when they are touched. Of a file
+    /// that is read, nothing is in the process, and nothing is done.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # std::fs::write(folder.path().join("a.pt"), write::to_vec(&Object::from(Tensor::new::<u8>(&[3], &[1, 2, 3])?))?)?;
+    /// # let index = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {})?.index;
+    /// use pt_view::{Access, FileCache};
+    /// // SAFETY: nobody rewrites or truncates the file while it is mapped.
+    /// let files = unsafe { FileCache::new(folder.path(), index).with_access(Access::Map) };
+    /// let file = files.file(0)?.into_open();
+    /// let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    /// let before = sum(file.bytes().unwrap());
+    /// file.release(0, u64::MAX)?;
+    /// assert_eq!(sum(file.bytes().unwrap()), before);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn release(&self, start: u64, length: u64) -> io::Result<()> {
+        let Some(map) = self.map() else { return Ok(()) };
+        let start = start.saturating_sub(AROUND_BYTES);
+        let end = start.saturating_add(length).saturating_add(2 * AROUND_BYTES).min(map.len() as u64);
+        match end.checked_sub(start) {
+            None | Some(0) => Ok(()),
+            Some(length) => {
+                let (start, length) = in_memory(start, length)?;
+                map.advise(Advice::DontNeed, start, length)
+            }
+        }
     }
 }
 

@@ -253,6 +253,12 @@ impl<'i> FileEntry<'i> {
         self.schema().columns().map(move |column| (column.name(), column.get(row).unwrap_or(Leaf::None)))
     }
 
+    /// Returns the plain scalars of the file.
+    pub(crate) fn values(&self) -> impl Iterator<Item = Leaf<'i>> + use<'i> {
+        let row = self.schema_row();
+        self.schema().columns().map(move |column| column.get(row).unwrap_or(Leaf::None))
+    }
+
     /// Finds a plain scalar by its dotted name.
     pub fn leaf(&self, name: &str) -> Option<Leaf<'i>> {
         self.leaves().find(|(leaf, _)| *leaf == name).map(|(_, leaf)| leaf)
