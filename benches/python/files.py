@@ -5,6 +5,7 @@ python benches/python/files.py [--tensors 100000]
 
 import argparse
 import gc
+import itertools
 import statistics
 import tempfile
 import time
@@ -41,6 +42,15 @@ def show(title: str, rows: dict[str, tuple[Callable[[], object], int]]) -> None:
         print(f"  {name:<42} {seconds * 1e6:>14,.1f} µs  {seconds / first:>8.1f}x")
 
 
+def copies(path: Path, count: int) -> list[Path]:
+    """Other names of a file, each with an index of its own."""
+    others = [path.with_name(f"{path.stem}{n}.pt") for n in range(count)]
+    for other in others:
+        other.hardlink_to(path)
+        ptview.index(other)
+    return others
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tensors", type=int, default=100_000)
@@ -53,6 +63,8 @@ def main() -> None:
         torch.save({"x": torch.zeros(64, 64), "y": 7}, small)
         torch.save({f"layer.{n}": torch.zeros(1 << 16) for n in range(100)}, large)
         ptview.index([many, large])
+        # Indexes that were opened last stay open: of files in turn, each is opened anew.
+        turn = itertools.cycle(copies(large, 16))
         few = arguments.rounds
         middle = f"layers.{arguments.tensors // 20}.block.w0"
 
@@ -68,6 +80,7 @@ def main() -> None:
             "one tensor of 100, 25 MiB",
             {
                 "ptview.open(indexed)[name].torch()": (lambda: ptview.open(large)["layer.50"].torch(), 500),
+                "the same, of 16 files in turn": (lambda: ptview.open(next(turn))["layer.50"].torch(), 500),
                 "torch.load(mmap=True)[name]": (
                     lambda: torch.load(large, mmap=True, weights_only=True)["layer.50"],
                     20,

@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -219,6 +220,38 @@ def test_a_stale_index_is_not_used(tmp_path) -> None:
     ptview.index(path)
     torch.save({"y": torch.ones(5)}, path)
     assert list(ptview.open(path)) == ["y"]
+
+
+def test_an_index_that_is_kept_open_is_not_used_when_it_is_no_longer_there(tmp_path, monkeypatch) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, names in ((one, "ab"), (other, "xy")):
+        folder.mkdir()
+        torch.save({name: torch.zeros(2) for name in names}, folder / "model.pt")
+        ptview.index(folder / "model.pt")
+    # The same relative path is another file.
+    monkeypatch.chdir(one)
+    assert list(ptview.open("model.pt")) == ["a", "b"]
+    monkeypatch.chdir(other)
+    assert list(ptview.open("model.pt")) == ["x", "y"]
+    # Replaced, with its file; and gone.
+    monkeypatch.chdir(one)
+    for name in ("model.pt", "model.pt.ptidx"):
+        os.replace(other / name, one / name)
+    opened = ptview.open("model.pt")
+    assert list(opened) == ["x", "y"]
+    (one / "model.pt.ptidx").unlink()
+    torch.save([torch.ones(1)], one / "model.pt")
+    assert list(ptview.open("model.pt")) == ["0"]
+    assert list(opened) == ["x", "y"]
+
+
+def test_opening_an_indexed_file_again_opens_one_file(tmp_path) -> None:
+    torch.save({f"t{n}": torch.zeros(1) for n in range(2000)}, tmp_path / "model.pt")
+    ptview.index(tmp_path / "model.pt")
+    held = [ptview.open(tmp_path / "model.pt") for _ in range(50)]
+    maps = Path("/proc/self/maps").read_text()
+    assert maps.count("model.pt.ptidx") == 1
+    assert all(file["t1999"].torch().item() == 0 for file in held)
 
 
 def test_tables(path) -> None:

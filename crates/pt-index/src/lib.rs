@@ -50,7 +50,9 @@ pub use crate::freshness::{Freshness, Policy, Stamp};
 pub use crate::index::{
     FileEntry, Index, Key, Leaf, Node, NodeKind, Schema, SkippedEntry, StorageEntry, TensorEntry, UsualTensor,
 };
-pub use crate::save::{FOLDER_INDEX, SIDECAR_EXTENSION, data_path, read, save, sidecar_path, write_atomic};
+pub use crate::save::{
+    FOLDER_INDEX, SIDECAR_EXTENSION, data_path, file_sidecar_path, read, save, sidecar_path, write_atomic,
+};
 pub use crate::shards::{build_shards, is_shard_index, shard_files};
 pub use crate::source::{FileSource, Folder};
 pub use crate::walk::Selection;

@@ -23,10 +23,20 @@ pub const FOLDER_INDEX: &str = "index.ptidx";
 /// assert_eq!(pt_index::sidecar_path(Path::new("a/model.pt")), Path::new("a/model.pt.ptidx"));
 /// ```
 pub fn sidecar_path(data: &Path) -> PathBuf {
-    if data.is_dir() {
-        return data.join(FOLDER_INDEX);
+    match data.is_dir() {
+        true => data.join(FOLDER_INDEX),
+        false => file_sidecar_path(data),
     }
-    let mut path = OsString::from(data);
+}
+
+/// Returns where the index of a file is kept, of what is known to be no folder: the file system is not asked.
+///
+/// ```
+/// # use std::path::Path;
+/// assert_eq!(pt_index::file_sidecar_path(Path::new("a/model.pt")), Path::new("a/model.pt.ptidx"));
+/// ```
+pub fn file_sidecar_path(file: &Path) -> PathBuf {
+    let mut path = OsString::from(file);
     path.push(".");
     path.push(SIDECAR_EXTENSION);
     path.into()

@@ -17,7 +17,7 @@ use dlpark::python::{DlpackExporter, ExportRequest, export_dlpack};
 use dlpark::{DlpackFlags, Managed, ManagedTensorBase};
 use pt_format::geometry;
 use pt_index::{FileSource, Index};
-use pt_view::{Advice, Mapping, OpenOptions, PrivateMap, Residency};
+use pt_view::{Advice, PrivateMap, Residency};
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -86,12 +86,6 @@ impl Memory {
             Self::Owned { length, .. } => *length,
         }
     }
-}
-
-/// Opens a file to be read, with its index.
-pub(crate) fn open_indexed(path: &Path, options: &OpenOptions) -> pt_view::Result<Mapping> {
-    // SAFETY: with `Access::Read`, which callers ask for, the sidecar alone is mapped, and `open_index` says why that is safe.
-    unsafe { Mapping::open_with(path, options) }
 }
 
 /// Opens an index that is kept in a file.

@@ -12,6 +12,7 @@ mod error;
 #[allow(unsafe_code)]
 mod export;
 mod file;
+mod kept;
 mod lines;
 mod load;
 mod numpy;

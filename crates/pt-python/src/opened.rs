@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hashbrown::HashMap;
 use pt_format::Limits;
 use pt_index::{FileEntry, FileSource, Freshness, Index, TensorEntry};
-use pt_view::{Access, CachedFile, FileCache, OpenOptions, TensorView};
+use pt_view::{CachedFile, FileCache, Mapping, OpenOptions, TensorView};
 
 use crate::error::{Class, Result};
-use crate::export::{Memory, Region, open_index, open_indexed};
+use crate::export::{Memory, Region};
+use crate::kept;
 
 /// Smaller files are read whole: that is cheaper than page faults.
 const MAPPED_BYTES_MIN: u64 = 128 << 10;
@@ -25,22 +26,25 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens a file, an index of shards, the folder of a distributed checkpoint, or a folder with an index of shards.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let files = match path {
-            shards if pt_index::is_shard_index(shards) => Self::of_shards(shards)?,
-            folder if folder.is_dir() => match pt_index::is_distributed(folder) {
-                true => {
-                    let kept = kept_index(&pt_index::sidecar_path(folder), folder);
-                    let build = || pt_index::build_distributed(folder, &Limits::default());
-                    FileCache::new(folder, kept.map_or_else(build, Ok)?)
-                }
-                false => Self::of_shards(&find_shard_index(folder)?)?,
+        let files = match pt_index::is_shard_index(path) {
+            true => Self::of_shards(path)?,
+            // That it is a folder is found when it is opened: asking before would cost each file a call.
+            false => match Mapping::open_read_with(path, &OpenOptions::default(), kept::open_index) {
+                Ok(file) => file.into_cache(),
+                Err(_) if path.is_dir() => Self::of_folder(path)?,
+                Err(error) => return Err(error.into()),
             },
-            file => {
-                let options = OpenOptions { access: Access::Read, ..OpenOptions::default() };
-                open_indexed(file, &options)?.into_cache()
-            }
         };
         Ok(Self { path: path.to_owned(), files, memories: Mutex::default() })
+    }
+
+    fn of_folder(path: &Path) -> Result<FileCache> {
+        if !pt_index::is_distributed(path) {
+            return Self::of_shards(&find_shard_index(path)?);
+        }
+        let kept = kept_index(&pt_index::sidecar_path(path), path);
+        let index = kept.map_or_else(|| pt_index::build_distributed(path, &Limits::default()), Ok)?;
+        Ok(FileCache::new(path, index))
     }
 
     fn of_shards(path: &Path) -> Result<FileCache> {
@@ -139,7 +143,7 @@ pub(crate) fn memory_of(source: &FileSource) -> Result<Memory> {
 
 /// The index kept in a folder of several files, if it is there and of the files that are there.
 fn kept_index(sidecar: &Path, folder: &Path) -> Option<Index> {
-    let index = open_index(sidecar).ok()?;
+    let index = kept::open_index(sidecar).ok()?;
     let is_fresh = |file: FileEntry<'_>| {
         matches!(file.freshness(&folder.join(file.path())), Ok(Freshness::Fresh | Freshness::Touched))
     };

@@ -61,14 +61,18 @@ impl FileCache {
     /// Makes a cache for an index over a folder (or over the one file at this path). Files are read by position;
     /// [`Self::with_access`] maps them. No file is opened yet.
     pub fn new(folder: impl Into<PathBuf>, index: Index) -> Self {
+        Self::of(folder.into(), index, capacity_default())
+    }
+
+    fn of(folder: PathBuf, index: Index, capacity: usize) -> Self {
         let checked = CheckedRecords::new(index.storage_count());
         Self {
-            folder: folder.into(),
+            folder,
             index,
             checked,
             access: Access::Read,
             policy: Policy::default(),
-            capacity: capacity_default(),
+            capacity,
             open: Mutex::new(LruCache::unbounded()),
             making_room: Mutex::default(),
         }
@@ -76,7 +80,7 @@ impl FileCache {
 
     /// Makes a cache of one file that is open already.
     pub(crate) fn of_open(path: PathBuf, index: Index, handle: Handle) -> Self {
-        let files = Self::new(path, index);
+        let files = Self::of(path, index, 1);
         files.keep(0, Arc::new(handle));
         files
     }

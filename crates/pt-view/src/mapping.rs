@@ -64,8 +64,33 @@ impl Mapping {
     /// # Errors
     /// As [`Self::open_with`].
     pub fn open_read(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        Self::open_read_with(path, options, |sidecar| Ok(pt_index::read(sidecar)?))
+    }
+
+    /// Opens a file as [`Self::open_read`] does, its sidecar by `open_index`: for callers who keep indexes open. Whatever that returns
+    /// is compared with the file; an error of it means that there is no sidecar.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("model.pt");
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # std::fs::write(&path, write::to_vec(&Object::dict([("w", Tensor::new::<u8>(&[3], &[1, 2, 3])?.into())]))?)?;
+    /// use pt_view::{Mapping, OpenOptions};
+    /// let kept = pt_index::build_file(&path, &Default::default())?;
+    /// let file = Mapping::open_read_with(&path, &OpenOptions::default(), |_| Ok(kept.clone()))?;
+    /// assert_eq!(file.tensor("w")?.to_vec::<u8>()?, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub fn open_read_with(
+        path: impl AsRef<Path>,
+        options: &OpenOptions,
+        open_index: impl FnOnce(&Path) -> Result<Index>,
+    ) -> Result<Self> {
         let path = path.as_ref();
-        Self::of(path, Handle::open_read(path)?, options, |sidecar| Ok(pt_index::read(sidecar)?))
+        Self::of(path, Handle::open_read(path)?, options, open_index)
     }
 
     /// Finds the index of an open file.
@@ -179,7 +204,7 @@ fn sidecar(
     policy: IndexPolicy,
     open_index: impl FnOnce(&Path) -> Result<Index>,
 ) -> Result<Option<Index>> {
-    let index = match open_index(&pt_index::sidecar_path(path)) {
+    let index = match open_index(&pt_index::file_sidecar_path(path)) {
         Ok(index) => index,
         Err(error) if policy == IndexPolicy::Sidecar => return Err(error),
         // Missing, damaged or of another version: the file itself is the truth.
