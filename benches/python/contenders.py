@@ -12,7 +12,7 @@ import ptview
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datasets import Data
+from samples import Data
 
 Contenders = dict[str, Callable[[], int]]
 BATCH_SIZE = 256

@@ -14,7 +14,7 @@ import ptview
 import torch
 
 import contenders
-import datasets
+import samples
 
 
 def main() -> None:
@@ -30,13 +30,13 @@ def main() -> None:
     for name, count in counts.items():
         if arguments.only not in (None, name):
             continue
-        data = getattr(datasets, name)(count)
+        data = getattr(samples, name)(count)
         ptview.Dataset(data.folder, mode=data.mode)
-        single = datasets.measure(contenders.one_by_one(data), arguments.rounds)
-        print(datasets.table(f"\n{name}: one sample at a time", single, "torch.load"))
-        figures = datasets.measure(contenders.epoch(data), arguments.rounds)
+        single = samples.measure(contenders.one_by_one(data), arguments.rounds)
+        print(samples.table(f"\n{name}: one sample at a time", single, "torch.load"))
+        figures = samples.measure(contenders.epoch(data), arguments.rounds)
         title = f"\n{name}: an epoch of {data.samples:,} samples, batch {contenders.BATCH_SIZE}, shuffled"
-        print(datasets.table(title, figures, "torch.load, 0 workers"))
+        print(samples.table(title, figures, "torch.load, 0 workers"))
 
 
 if __name__ == "__main__":

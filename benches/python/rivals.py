@@ -9,6 +9,7 @@ Figures go to `target/bench/rivals-<data set>.json`; `benches/python/report.py` 
 import argparse
 import contextlib
 import gc
+import itertools
 import json
 import os
 import platform
@@ -26,14 +27,17 @@ import torch
 from torch.utils.data import DataLoader
 
 import contenders
-import datasets
+import samples
 import stores
+import streams
+import tables
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"small": 20_000, "rows": 200, "ragged": 5_000}
 QUICK = {"small": 1_000, "rows": 5, "ragged": 200}
 TINY = {"small": 40, "rows": 1, "ragged": 20}
 BATCH = contenders.BATCH_SIZE
+STORES = [*stores.STORES, *tables.STORES, *streams.STORES]
 
 
 def main() -> None:
@@ -45,27 +49,32 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1.0)
     parser.add_argument("--out", type=Path, default=ROOT / "target" / "bench")
     parser.add_argument("--no-cold", action="store_true")
+    parser.add_argument("--stores", type=lambda names: names.split("; "), help="only these, separated by '; '; figures of others are kept")
     parser.add_argument("--memory-of", help="print what an epoch through this store adds to a process, and no more")
     arguments = parser.parse_args()
     sizes = TINY if arguments.tiny else QUICK if arguments.quick else SIZES
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, count in sizes.items():
         if arguments.memory_of is not None and arguments.only == name:
-            print(memory(getattr(datasets, name)(count), arguments.memory_of, arguments.limit))
+            print(memory(getattr(samples, name)(count), arguments.memory_of, arguments.limit))
         elif arguments.only in (None, name):
             arguments.kind = name
-            measured = run(getattr(datasets, name)(count), arguments)
             path = arguments.out / f"rivals-{name}.json"
+            measured = run(getattr(samples, name)(count), arguments)
+            if arguments.stores and path.exists():
+                measured = merged(json.loads(path.read_text()), measured, arguments.stores)
             path.write_text(json.dumps(measured, indent=1))
             print(path)
 
 
-def run(data: datasets.Data, arguments: argparse.Namespace) -> dict:
+def run(data: samples.Data, arguments: argparse.Namespace) -> dict:
     stated = {"data": data.name, "samples": data.samples, "files": len(data.files), "rounds": arguments.rounds,
               "limit_s": arguments.limit, "batch": BATCH, "machine": machine()}  # fmt: skip
     bytes_ = sum(os.path.getsize(file) for file in data.files)
     opened, prepared, failed = {}, {}, {}
-    for store in stores.STORES:
+    for store in STORES:
+        if arguments.stores and store.name not in arguments.stores:
+            continue
         if not store.is_installed:
             failed[store.name] = "not installed"
             continue
@@ -78,24 +87,39 @@ def run(data: datasets.Data, arguments: argparse.Namespace) -> dict:
             failed[store.name] = f"{type(error).__name__}: {error}"
     passes = {}
     for name, (store, folder, dataset) in opened.items():
-        passes[name, "one by one"] = lambda d=dataset: one_by_one(d, data, arguments.limit)
+        if hasattr(dataset, "__getitem__"):
+            passes[name, "one by one"] = lambda d=dataset: one_by_one(d, data, arguments.limit)
         for workers in (0, 2):
             way = f"DataLoader, {workers} workers"
             passes[name, way] = lambda d=dataset, w=workers: epoch(loader(d, data, w), arguments.limit)
         passes[name, "first batch"] = lambda s=store, f=folder: epoch(loader(s.open(data, f), data, 0), 0.0)
-    ours = opened["ptview"][2]
-    passes["ptview", "Loader"] = lambda: epoch(ptview.Loader(ours, BATCH, shuffle=True), arguments.limit)
+    ours = opened["ptview"][2] if "ptview" in opened else None
+    if ours is not None:
+        passes["ptview", "Loader"] = lambda: epoch(ptview.Loader(ours, BATCH, shuffle=True), arguments.limit)
     figures = in_turns(passes, arguments.rounds, failed)
     pss = {name: memory_in_own_process(name, arguments) for name in opened}
     cold = {}
     if not arguments.no_cold:
-        ready = [(store, folder) for store, folder, _ in opened.values()]
+        ready = [(store, folder) for store, folder, dataset in opened.values() if hasattr(dataset, "__getitem__")]
         # Nothing may be mapped: pages in use are not dropped.
         passes.clear(), opened.clear()
         del ours, dataset
         stores.close_lmdb()
         cold = {store.name: cold_one_by_one(store, folder, data, arguments) for store, folder in ready}
     return stated | {"bytes": bytes_, "figures": figures, "cold": cold, "pss": pss, "prepared": prepared, "failed": failed}
+
+
+def merged(before: dict, after: dict, names: list[str]) -> dict:
+    """Puts figures of some stores among those of others, measured before."""
+
+    def keep(part: dict) -> dict:
+        return {name: value for name, value in part.items() if name.split(" / ")[0] not in names}
+
+    maps = {part: keep(before[part]) | after[part] for part in ("cold", "pss", "prepared", "failed")}
+    kept = [figure for figure in before["figures"] if figure["store"] not in names]
+    order = [store.name for store in STORES]
+    figures = sorted(kept + after["figures"], key=lambda figure: order.index(figure["store"]))
+    return after | maps | {"figures": figures}
 
 
 def machine() -> dict:
@@ -106,10 +130,10 @@ def machine() -> dict:
             "ptview": ptview.__version__, **versions}  # fmt: skip
 
 
-def prepare(store: stores.Store, data: datasets.Data) -> tuple[Path, dict]:
+def prepare(store: stores.Store, data: samples.Data) -> tuple[Path, dict]:
     if store.convert is None:
         return data.folder, {"seconds": 0.0, "bytes": 0}
-    folder = datasets.KEPT / "converted" / f"{data.folder.name}-{store.name.replace(' ', '-').replace(',', '')}"
+    folder = samples.KEPT / "converted" / f"{data.folder.name}-{store.name.replace(' ', '-').replace(',', '')}"
     note = folder.with_suffix(".json")
     if not note.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -122,33 +146,61 @@ def prepare(store: stores.Store, data: datasets.Data) -> tuple[Path, dict]:
     return folder, json.loads(note.read_text())
 
 
-def check(data: datasets.Data, dataset) -> None:
+def check(data: samples.Data, dataset) -> None:
     """Every store gives what torch.load gives, first, last and between, alone and in a batch."""
+    if hasattr(dataset, "in_order"):
+        check_stream(data, dataset)
+    if not hasattr(dataset, "__getitem__"):
+        return
     truth = stores.load()(data, data.folder)
     places = [0, data.samples // 3, data.samples - 1]
     for place in places:
-        one, other = truth[place], dataset[place]
-        assert one.keys() == other.keys() and torch.equal(one["x"], other["x"][: len(one["x"])]), place
-        assert one.get("y") == other.get("y"), place
+        same(truth[place], dataset[place])
+    if hasattr(dataset, "in_order"):
+        return
     batch = next(iter(DataLoader(dataset, 3, sampler=places, collate_fn=collate(dataset, data))))
     for at, place in enumerate(places):
         one = truth[place]["x"]
         assert torch.equal(one, batch["x"][at][: len(one)]), place
 
 
-def collate(dataset, data: datasets.Data):
+def same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys() and torch.equal(one["x"], other["x"]), one
+    assert one.get("y") == other.get("y"), one
+
+
+def check_stream(data: samples.Data, stream) -> None:
+    """The first samples in order; of shuffled batches, that labels stay with their tensors; where there are few, that each comes once."""
+    truth = list(itertools.islice(stores.samples(data), 300))
+    for one, other in zip(truth, stream.in_order(), strict=False):
+        same(one, other)
+    seen = []
+    for batch in stream.batches(0):
+        x = batch["x"]
+        assert x.dtype == truth[0]["x"].dtype and x.shape[2:] == truth[0]["x"].shape[1:], x.shape
+        marks = x.reshape(len(x), -1)[:, 0]
+        # The number of a file is in all elements, and the last digit of it is the label.
+        assert "y" not in truth[0] or torch.equal(batch["y"], marks.long() % 10)
+        seen.append(marks)
+        if data.samples > 1000:
+            return
+    wanted = torch.stack([sample["x"].flatten()[0] for sample in stores.samples(data)])
+    assert torch.equal(torch.cat(seen).sort().values, wanted.sort().values)
+
+
+def collate(dataset, data: samples.Data):
     if hasattr(dataset, "collate"):
         return dataset.collate
-    if data.is_ragged:
-        return contenders.pad_collate
-    return (lambda batch: batch) if hasattr(dataset, "__getitems__") else None
+    return contenders.pad_collate if data.is_ragged else None
 
 
-def loader(dataset, data: datasets.Data, workers: int):
+def loader(dataset, data: samples.Data, workers: int):
+    if hasattr(dataset, "batches"):
+        return dataset.batches(workers)
     return DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, collate_fn=collate(dataset, data))
 
 
-def one_by_one(dataset, data: datasets.Data, limit: float) -> int:
+def one_by_one(dataset, data: samples.Data, limit: float) -> int:
     order, end, seen = random.Random(1), time.perf_counter() + limit, 0
     while seen < 2000 and time.perf_counter() < end:
         dataset[order.randrange(data.samples)]
@@ -198,14 +250,14 @@ def memory_in_own_process(name: str, arguments: argparse.Namespace) -> int:
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def memory(data: datasets.Data, name: str, limit: float) -> int:
+def memory(data: samples.Data, name: str, limit: float) -> int:
     """Proportional resident bytes of this process while it opens a store and runs through an epoch, above what it had before."""
 
     def pss() -> int:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
 
-    store = next(store for store in stores.STORES if store.name == name)
+    store = next(store for store in STORES if store.name == name)
     gc.collect()
     before = pss()
     batches = loader(store.open(data, prepare(store, data)[0]), data, 0)
@@ -218,7 +270,7 @@ def memory(data: datasets.Data, name: str, limit: float) -> int:
     return max(most, pss()) - before
 
 
-def cold_one_by_one(store: stores.Store, folder: Path, data: datasets.Data, arguments) -> dict | None:
+def cold_one_by_one(store: stores.Store, folder: Path, data: samples.Data, arguments) -> dict | None:
     rates = []
     for _ in range(arguments.rounds):
         gc.collect()

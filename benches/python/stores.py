@@ -1,7 +1,9 @@
 """Where samples are kept: ptview, `torch.load`, and stores that the files are converted to first.
 
 A store is `Store(name, module, convert, open)`. `convert(data, folder)` is run once; `open(data, folder)` returns a data set
-whose samples are those of `torch.load`. Add a rival here; nothing else needs to know it.
+whose samples are those of `torch.load`: with `__getitem__`, and `__getitems__` where the store has it; or a stream, with
+`in_order()`. One that has `batches(workers)` brings a loader of its own. Stores of one kind stand together: here files and
+flat ones, in `tables` those of Arrow tables, in `streams` those of shards; `rivals` measures all.
 """
 
 import importlib.util
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 
 import contenders
-from datasets import Data
+from samples import Data
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,17 @@ class Of(torch.utils.data.Dataset):
     def __init__(self, length: int, get: Callable[[int], dict], batch: Callable[[list[int]], dict] | None = None):
         self.length, self.get = length, get
         if batch is not None:
-            self.__getitems__ = batch
+            self.__getitems__, self.collate = batch, as_is
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict:
         return self.get(index)
+
+
+def as_is(batch: Any) -> Any:
+    return batch
 
 
 def samples(data: Data) -> Iterator[dict]:
