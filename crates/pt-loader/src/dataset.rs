@@ -252,7 +252,8 @@ impl DataSet {
     }
 
     /// Reads with so many threads of its own (at least one), instead of rayon's pool of as many as there are cores. On a disk
-    /// or a network that takes many requests at a time, this is how many it gets.
+    /// or a network, this is how many files are opened at a time. Of files that stay open, it gets all requests of a batch
+    /// at once anyway, if it is Linux that asks.
     ///
     /// # Errors
     /// [`Error::Threads`] when the system has no more threads.
