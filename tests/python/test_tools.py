@@ -84,10 +84,13 @@ def test_an_interrupt_stops_the_work_and_leaves_the_index(tmp_path) -> None:
         "except KeyboardInterrupt: sys.exit(42)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    process.stdout.readline()
-    time.sleep(0.15)
-    process.send_signal(signal.SIGINT)
-    begun = time.monotonic()
-    assert process.wait(timeout=30) == 42
-    assert time.monotonic() - begun < 5
+    try:
+        process.stdout.readline()
+        time.sleep(0.15)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        assert process.wait(timeout=30) == 42
+        assert time.monotonic() - begun < 5
+    finally:
+        process.kill()
     assert not list(tmp_path.glob(".*.tmp"))
