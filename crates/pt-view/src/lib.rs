@@ -20,6 +20,25 @@
 //! copied: stored, little-endian, aligned, contiguous. Anything else is a typed refusal that names the method to call
 //! instead.
 //!
+//! Complex numbers are [`pt_format::element::Complex`], and with the feature `num-complex` also those of the crate of that name:
+//!
+#![cfg_attr(feature = "num-complex", doc = "```")]
+#![cfg_attr(not(feature = "num-complex"), doc = "```ignore")]
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("spectrum.pt");
+//! # use pt_format::write::{self, Tensor};
+//! use num_complex::Complex;
+//! # let spectrum = [Complex::new(3.0f32, 4.0), Complex::new(0.0, 1.0)];
+//! # std::fs::write(&path, write::to_vec(&Tensor::new::<Complex<f32>>(&[2], &spectrum)?.into())?)?;
+//! # use pt_view::Mapping;
+//! # // SAFETY: nobody rewrites or truncates the file while it is mapped.
+//! # let mapping = unsafe { Mapping::open(&path)? };
+//! let spectrum: &[Complex<f32>] = mapping.tensor("")?.as_slice()?;
+//! let power: Vec<f32> = spectrum.iter().map(|number| number.norm_sqr()).collect();
+//! assert_eq!(power, [25.0, 1.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Unsafe code is in the module `map` alone: mapping files, asking which of their pages are resident, and giving pages back.
 
 #![deny(unsafe_code)]
