@@ -57,6 +57,7 @@ bench: python
 	cargo bench --workspace
 	$(MAKE) bench-peers
 	$(BIN)/python -W ignore benches/python/rivals.py
+	$(BIN)/python -W ignore benches/python/parts.py
 	$(BIN)/python benches/python/report.py
 
 ## Other readers of PyTorch files beside ours; builds them all first, which takes minutes.
@@ -67,6 +68,7 @@ bench-quick: python
 	$(INSTALL) -r benches/python/requirements.txt
 	PTVIEW_QUICK=1 CARGO_TARGET_DIR=$(abspath target/quick) cargo bench --bench curves
 	$(BIN)/python -W ignore benches/python/rivals.py --quick --out target/quick/bench
+	$(BIN)/python -W ignore benches/python/parts.py --files 1000 --out target/quick/bench
 	$(BIN)/python benches/python/report.py --figures target/quick/bench --out target/quick
 
 demo:

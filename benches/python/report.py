@@ -43,6 +43,7 @@ def main() -> None:
     for name in TITLES:
         figures = read(arguments.figures / f"rivals-{name}.json")
         parts += rivals(name, figures, pictures) if figures else [missing(TITLES[name], f"benches/python/rivals.py --only {name}")]
+    parts += epoch_parts(read(arguments.figures / "parts.json"))
     curves = read(arguments.figures / "curves.json") or {}
     for name, words in CURVES.items():
         known = name in curves
@@ -102,14 +103,32 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
     return [
         f"## {TITLES[name]}", stated, "Samples a second, and MB a second in the fastest way:",
         table(["", *WAYS, "MB/s"], speed), f"![](benchmarks/{name}.svg)",
-        "Preparation is the conversion, once; the first batch counts opening (ptview without an index on disk), not conversion. "
-        "Memory is what opening and an epoch without workers add to a process of its own (Pss). webdataset has no single samples; it and "
-        "litdata shuffle within shards, as they do it. Workers of Lance are spawned once and stay, as Lance advises; others fork each "
-        "epoch.",
+        "Preparation is the conversion, once, when the data were made, which are kept between runs; the first batch counts opening "
+        "(ptview without an index on disk), not conversion. Memory is what opening and an epoch without workers add to a process of "
+        "its own (Pss). webdataset has no single samples; it and litdata shuffle within shards, as they do it. Workers of Lance are "
+        "spawned once and stay, as Lance advises; others fork each epoch.",
         table(["", "first batch, ms", "preparation, s", "prepared, MB on disk", "cold, one by one, samples/s", "memory, MB"], rest),
         "Where a rival is faster, its slowest round faster than our fastest:\n\n" + ("\n".join(better) or "- nowhere in this run"),
         "Left out:\n\n" + "\n".join(failed),
     ]  # fmt: skip
+
+
+def epoch_parts(found: dict | None) -> list[str]:
+    title = "Where the time of an epoch of small files goes"
+    if not found:
+        return [missing(title, "benches/python/parts.py")]
+    rows = [
+        [name, f"{median * 1e3:,.1f}", f"{low * 1e3:,.1f} to {high * 1e3:,.1f}", f"{median / found['files'] * 1e6:,.2f}"]
+        for name, (median, low, high) in found["seconds"].items()
+    ]
+    return [
+        f"## {title}",
+        f"{found['files']:,} files, warm, shuffled, batches of 256, {found['rounds']} rounds in turns (`benches/python/parts.py`); "
+        "the calls are made from Python. A file costs ptview openat, statx, preadv and close (`strace -f -c`), the second to see "
+        "that it is still the file that was indexed. What was converted to one flat file needs none of these, only the copy: "
+        "that is why it gathers faster.",
+        table(["", "median, ms", "lowest to highest, ms", "a file, µs"], rows),
+    ]
 
 
 def draw_rivals(name: str, names: list[str], at: dict, pictures: Path) -> None:

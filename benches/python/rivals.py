@@ -82,6 +82,7 @@ def run(data: samples.Data, arguments: argparse.Namespace) -> dict:
             folder, prepared[store.name] = prepare(store, data)
             opened[store.name] = (store, folder, store.open(data, folder))
             check(data, opened[store.name][2])
+            warm(folder)
         except Exception as error:
             opened.pop(store.name, None)
             failed[store.name] = f"{type(error).__name__}: {error}"
@@ -285,6 +286,13 @@ def cold_one_by_one(store: stores.Store, folder: Path, data: samples.Data, argum
         del dataset
         stores.close_lmdb()
     return {"rate": statistics.median(rates), "low": min(rates), "high": max(rates)}
+
+
+def warm(folder: Path) -> None:
+    """Reads all files of a store: a round that is cut would leave the rest of them on disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.read_bytes()
 
 
 def evict(folder: Path) -> bool:
