@@ -106,11 +106,7 @@ fn build(path: &Path, target: &Path, arguments: &Arguments) -> Result<Done> {
     let skipped = index.skipped().len();
     let counts =
         vec![("parsed", parsed), ("unchanged", unchanged), ("vanished", vanished), ("skipped", skipped)];
-    let index = match root(path, target) {
-        root if root.is_empty() => index,
-        root => index.with_root(&root)?,
-    };
-    pt_index::save(&index, target)?;
+    let index = pt_index::keep(index, path, target)?;
     Ok(Done { index, counts, seconds: 0.0, complaints: 0 })
 }
 
@@ -136,19 +132,6 @@ fn refresh(target: &Path) -> Result<Done> {
         ("not as indexed", refreshed.others.len()),
     ];
     Ok(Done { index: refreshed.index, counts, seconds: 0.0, complaints: refreshed.others.len() })
-}
-
-/// Returns where the data is, seen from the folder of the index: empty where the index stands at its usual place.
-fn root(path: &Path, target: &Path) -> String {
-    if target == pt_index::sidecar_path(path) {
-        return String::new();
-    }
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let data = if pt_index::is_shard_index(path) { path.parent().unwrap_or(path) } else { path };
-    let (data, target) = (absolute(data), absolute(target));
-    let relative = pathdiff::diff_paths(&data, target.parent().unwrap_or(&target)).unwrap_or(data);
-    let parts: Vec<_> = relative.iter().map(|part| part.to_string_lossy()).collect();
-    parts.join("/")
 }
 
 impl Done {

@@ -7,7 +7,10 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import time
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import ptview
@@ -179,11 +182,13 @@ class TestWhatIsASample:
     def test_through_an_index(self, tmp_path):
         files = folders.write(tmp_path, 6, folders.simple)
         (report,) = ptview.index(tmp_path)
-        folders.write(tmp_path, 7, folders.simple)
-        for data in [ptview.Dataset(report.path), ptview.Dataset(tmp_path)]:
-            # What came later is not in it.
-            assert data.files == files
-            assert_same_object(list(data), loaded(files))
+        more = folders.write(tmp_path, 7, folders.simple)
+        with pytest.warns(UserWarning, match="of other files than are there now"):
+            folder = ptview.Dataset(tmp_path)
+        # What came later is not in the index, but in the folder.
+        for data, there in [(ptview.Dataset(report.path), files), (folder, more)]:
+            assert data.files == there
+            assert_same_object(list(data), loaded(there))
 
 
 class TestBatches:
@@ -540,3 +545,41 @@ class TestElsewhere:
         data = ptview.Dataset(folder)
         batches = list(DataLoader(data, batch_size=8, collate_fn=data.collate))
         assert_same_object(batches, list(DataLoader(loaded(files), batch_size=8)))
+
+
+def test_the_files_that_are_there_are_the_data_set(tmp_path) -> None:
+    for number in range(4):
+        torch.save({"x": torch.full((2,), float(number))}, tmp_path / f"{number}.pt")
+    ptview.index(tmp_path)
+    (tmp_path / "1.pt").unlink()
+    time.sleep(0.02)
+    torch.save({"x": torch.full((2,), 9.0)}, tmp_path / "9.pt")
+    with pytest.warns(UserWarning, match="of other files than are there now"):
+        data = ptview.Dataset(tmp_path)
+    for same in (data, pickle.loads(pickle.dumps(data))):
+        assert [sample["x"][0].item() for sample in same] == [0, 2, 3, 9]
+    # An index that is named is taken as it is.
+    assert len(ptview.Dataset(tmp_path / "index.ptidx")) == 4
+    ptview.index(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(ptview.Dataset(tmp_path)) == 4
+
+
+def test_an_index_of_chosen_files_stays_that(tmp_path) -> None:
+    for name in ("a", "b", "val"):
+        torch.save({"x": torch.zeros(1)}, tmp_path / f"{name}.pt")
+    ptview.index(tmp_path, exclude=["val*"])
+    time.sleep(0.02)
+    torch.save({"x": torch.zeros(1)}, tmp_path / "val2.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [os.path.basename(file) for file in ptview.Dataset(tmp_path).files] == ["a.pt", "b.pt"]
+
+
+def test_an_index_is_mapped(tmp_path) -> None:
+    torch.save({"x": torch.zeros(1)}, tmp_path / "a.pt")
+    ptview.index(tmp_path)
+    data = ptview.Dataset(tmp_path)
+    assert str(tmp_path / "index.ptidx") in Path("/proc/self/maps").read_text()
+    assert len(data) == 1

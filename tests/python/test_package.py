@@ -1,5 +1,7 @@
 """The package as such: how it is built, and what it says where it cannot be used."""
 
+import subprocess
+import sys
 import tomllib
 
 import ptview
@@ -36,3 +38,11 @@ def test_what_is_no_checkpoint_is_a_value_error(tmp_path) -> None:
         ptview.open(path)
     assert issubclass(ptview.FormatError, ptview.Error)
     assert issubclass(ptview.Error, ValueError)
+
+
+@pytest.mark.skipif(sys.version_info[:2] > (3, 12), reason="the module has another name there")
+def test_a_second_interpreter_is_told_no() -> None:
+    inner = "try:\n    import ptview\nexcept ImportError as error:\n    print(error)\n"
+    code = f"import _xxsubinterpreters as s\nimport ptview\ns.run_string(s.create(), {inner!r})\n"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert "more than once per process" in done.stdout

@@ -35,6 +35,22 @@ def test_a_folder_is_indexed_and_brought_up_to_date(folder) -> None:
         ptview.index(folder, on_error="fail")
 
 
+def test_an_index_is_kept_where_it_is_wanted(folder, tmp_path_factory) -> None:
+    elsewhere = tmp_path_factory.mktemp("indexes")
+    (report,) = ptview.index(folder, output=elsewhere / "five.ptidx")
+    assert report.path == elsewhere / "five.ptidx"
+    assert not (folder / "index.ptidx").exists()
+    data = ptview.Dataset(report.path)
+    assert data.files == [str(elsewhere / os.path.relpath(folder, elsewhere) / f"{n}.pt") for n in range(5)]
+    assert torch.equal(data[3]["x"], torch.full((4,), 3.0))
+    assert ptview.verify(report.path, deep=True)
+    # The next run takes it as the earlier one.
+    assert ptview.index(folder, output=str(report.path))[0].unchanged == 5
+    assert ptview.index(folder)[0].path == folder / "index.ptidx"
+    with pytest.raises(ValueError, match="one path, not 2"):
+        ptview.index([folder, folder / "1.pt"], output=report.path)
+
+
 def test_damage_is_found(folder) -> None:
     ptview.index(folder)
     assert ptview.verify(folder)

@@ -25,6 +25,7 @@ mod error;
 mod freshness;
 mod index;
 mod layout;
+mod listing;
 mod paths;
 mod record;
 mod save;
@@ -50,8 +51,10 @@ pub use crate::freshness::{Freshness, Policy, Stamp};
 pub use crate::index::{
     FileEntry, Index, Key, Leaf, Node, NodeKind, Schema, SkippedEntry, StorageEntry, TensorEntry, UsualTensor,
 };
+pub use crate::listing::Listing;
 pub use crate::save::{
-    FOLDER_INDEX, SIDECAR_EXTENSION, data_path, file_sidecar_path, read, save, sidecar_path, write_atomic,
+    FOLDER_INDEX, SIDECAR_EXTENSION, data_path, file_sidecar_path, keep, read, save, sidecar_path,
+    write_atomic,
 };
 pub use crate::shards::{build_shards, is_shard_index, shard_files};
 pub use crate::source::{FileSource, Folder};

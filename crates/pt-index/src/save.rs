@@ -10,6 +10,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use crate::error::{Error, Result};
 use crate::index::Index;
+use crate::shards::is_shard_index;
 
 /// Extension of the index of one file: `model.pt` has `model.pt.ptidx`.
 pub const SIDECAR_EXTENSION: &str = "ptidx";
@@ -57,6 +58,45 @@ pub fn data_path(path: &Path, index: &Index) -> PathBuf {
         "" if is_sidecar() => path.with_extension(""),
         root => path.parent().unwrap_or(Path::new("")).join(root),
     }
+}
+
+/// Keeps the index of what `data` names (a file, a folder, an index of shards) at `target`: with the way from there to the data, if
+/// that is not its usual place. Returns it as it was written.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("a.pt");
+/// # use pt_format::write::{self, Object};
+/// # std::fs::write(&path, write::to_vec(&Object::from(7))?)?;
+/// # std::fs::create_dir(folder.path().join("indexes"))?;
+/// let index = pt_index::build_file(&path, &Default::default())?;
+/// let kept = pt_index::keep(index, &path, &folder.path().join("indexes/a.ptidx"))?;
+/// assert_eq!(kept.root(), "../a.pt");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`save`].
+pub fn keep(index: Index, data: &Path, target: &Path) -> Result<Index> {
+    let index = match way(data, target) {
+        way if way.is_empty() => index,
+        way => index.with_root(&way)?,
+    };
+    save(&index, target)?;
+    Ok(index)
+}
+
+/// Returns where the data is, seen from the folder of the index: empty where the index stands at its usual place.
+fn way(data: &Path, target: &Path) -> String {
+    if target == sidecar_path(data) {
+        return String::new();
+    }
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let data = if is_shard_index(data) { data.parent().unwrap_or(data) } else { data };
+    let (data, target) = (absolute(data), absolute(target));
+    let relative = pathdiff::diff_paths(&data, target.parent().unwrap_or(&target)).unwrap_or(data);
+    let parts: Vec<_> = relative.iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("/")
 }
 
 /// Writes an index to a file.

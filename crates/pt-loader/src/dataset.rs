@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pt_format::{Checkpoint, DType, Limits, geometry};
-use pt_index::{BuildOptions, FileEntry, FileSource, Index, IndexBuilder, Leaf, Policy, Stamp};
+use pt_index::{BuildOptions, FileEntry, FileSource, Index, IndexBuilder, Leaf, Listing, Policy, Stamp};
 use pt_view::{Access, FileCache};
 
 use crate::batch::{Batch, Ragged};
@@ -131,8 +131,9 @@ pub(crate) struct Shared {
 }
 
 impl DataSet {
-    /// Opens a folder, a sample a file, through its index, or indexes it in memory if there is none. Files are compared
-    /// with the index when they are first read.
+    /// Opens a folder, a sample a file, through its index, or indexes it in memory if there is none. Files that came or went since the
+    /// index was made are parsed or left out, in memory (see [`Listing`]); the others are compared with the index when they are first
+    /// read.
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
@@ -146,19 +147,51 @@ impl DataSet {
     /// [`Error::Index`] when the folder cannot be walked, [`Error::Empty`] when it holds no sample, [`Error::Differs`]
     /// when files make no batch with each other.
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        Self::open_by(path, options, |kept| Ok(pt_index::read(kept)?))
+    }
+
+    /// Opens a folder, or an index file, as [`open_with`](Self::open_with) does; the index by `open_index`: for callers who map it.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # use pt_format::write::{self, Object};
+    /// # std::fs::write(folder.path().join("a.pt"), write::to_vec(&Object::dict([("y", 7.into())]))?)?;
+    /// # let built = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {})?;
+    /// # pt_index::save(&built.index, &pt_index::sidecar_path(folder.path()))?;
+    /// use pt_loader::{DataSet, Options};
+    /// // SAFETY: nobody writes into an index that is there.
+    /// let open_index = |path: &std::path::Path| unsafe { pt_view::open_index(path) };
+    /// let data = DataSet::open_by(folder.path(), &Options::default(), open_index)?;
+    /// assert_eq!(data.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn open_by(
+        path: impl AsRef<Path>,
+        options: &Options,
+        open_index: impl FnOnce(&Path) -> Result<Index, pt_view::Error>,
+    ) -> Result<Self> {
         let path = path.as_ref();
         if path.extension().is_some_and(|extension| extension == pt_index::SIDECAR_EXTENSION) {
-            let index = pt_index::read(path)?;
+            let index = open_index(path)?;
             return Self::with_index(pt_index::data_path(path, &index), index, options);
         }
         let kept = pt_index::sidecar_path(path);
         let index = match options.include.is_empty() && kept.exists() {
-            true => pt_index::read(&kept)?,
-            false => {
-                let mut build = BuildOptions::default();
-                build.selection.include.clone_from(&options.include);
-                pt_index::build_folder(path, None, &build, |_| {})?.index
-            }
+            true => Some(open_index(&kept)?),
+            false => None,
+        };
+        let build = |earlier: Option<&Index>| {
+            let mut build = BuildOptions::default();
+            build.selection.include.clone_from(&options.include);
+            pt_index::build_folder(path, earlier, &build, |_| {})
+        };
+        let index = match index {
+            None => build(None)?.index,
+            Some(index) if Listing::compare(path, &index, &kept)?.is_outdated() => build(Some(&index))?.index,
+            Some(index) => index,
         };
         Self::with_index(path, index, options)
     }

@@ -11,6 +11,9 @@ pub enum Error {
     /// The index could not be built or opened, or a file is not the one that was indexed.
     #[error(transparent)]
     Index(#[from] pt_index::Error),
+    /// The index could not be mapped.
+    #[error(transparent)]
+    Open(pt_view::Error),
     /// A tensor of a sample could not be read.
     #[error("{}: {source}", path.display())]
     Sample {
@@ -126,3 +129,12 @@ pub enum Error {
 
 /// Results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<pt_view::Error> for Error {
+    fn from(error: pt_view::Error) -> Self {
+        match error {
+            pt_view::Error::Index(error) => Self::Index(error),
+            error => Self::Open(error),
+        }
+    }
+}

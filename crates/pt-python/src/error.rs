@@ -134,6 +134,7 @@ impl From<pt_loader::Error> for Error {
         use pt_loader::Error::*;
         match error {
             Index(error) => error.into(),
+            Open(error) => error.into(),
             // The cause names the file.
             At { source, .. } => (*source).into(),
             Sample { .. } | WrongType { .. } => Class::Tensor.error(error),

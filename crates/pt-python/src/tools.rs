@@ -76,13 +76,14 @@ fn interruptible<T: Send>(
     }
 }
 
-/// Builds an index and keeps it at its usual place. Returns what `ptview.index` says of it.
+/// Builds an index and keeps it at `output`, or its usual place. Returns what `ptview.index` says of it.
 #[pyfunction]
-#[pyo3(signature = (path, include, exclude, follow_links, full, fail_on_error, jobs, show))]
+#[pyo3(signature = (path, output, include, exclude, follow_links, full, fail_on_error, jobs, show))]
 #[allow(clippy::too_many_arguments)] // `ptview.index` names them
 pub(crate) fn index<'py>(
     py: Python<'py>,
     path: PathBuf,
+    output: Option<PathBuf>,
     include: Vec<String>,
     exclude: Vec<String>,
     follow_links: bool,
@@ -91,7 +92,7 @@ pub(crate) fn index<'py>(
     jobs: usize,
     show: Option<Bound<'py, PyAny>>,
 ) -> Result<Bound<'py, PyDict>> {
-    let target = pt_index::sidecar_path(&path);
+    let target = output.unwrap_or_else(|| pt_index::sidecar_path(&path));
     let selection = Selection { include, exclude, follow_links };
     let built = interruptible(py, show.as_ref(), |work| {
         let options = BuildOptions {
@@ -105,11 +106,14 @@ pub(crate) fn index<'py>(
         let built = pt_index::build_any(&path, kept, &options, |progress| work.report(progress))?;
         match work.is_stopped() {
             true => Err(pt_index::Error::Stopped),
-            false => pt_index::save(&built.index, &target).map(|()| built),
+            false => {
+                let index = pt_index::keep(built.index, &path, &target)?;
+                Ok(pt_index::Built { index, ..built })
+            }
         }
     })?;
     let report = PyDict::new(py);
-    report.set_item("path", target.into_os_string())?;
+    report.set_item("path", target)?;
     report.set_item("files", built.index.file_count())?;
     report.set_item("tensors", built.index.tensor_count())?;
     report.set_item("nbytes", built.index.as_bytes().len())?;

@@ -1,6 +1,7 @@
 """Indexes built, files verified, globals listed."""
 
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ Path: TypeAlias = str | os.PathLike[str]
 class IndexReport:
     """An index that was built, and what was done for it."""
 
-    path: str
+    path: pathlib.Path
     """Where the index is kept."""
     files: int
     tensors: int
@@ -64,6 +65,7 @@ class Global:
 def index(
     paths: Path | Iterable[Path],
     *,
+    output: Path | None = None,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     follow_links: bool = False,
@@ -73,6 +75,10 @@ def index(
     progress: bool = True,
 ) -> list[IndexReport]:
     """Builds the index of each file or folder, and keeps it beside the file or in the folder.
+
+    ``output`` is another place for the index of one path (``"indexes/train.ptidx"``): it holds the way from there to
+    the data, and is what :class:`ptview.Dataset` and :func:`verify` are then given. Where each index is kept is
+    ``path`` of its report.
 
     Files of a folder whose size and time are those of its earlier index are not opened again, unless ``full``.
     ``include`` and ``exclude`` are globs of relative paths. With ``on_error="skip"`` files that cannot be parsed are
@@ -84,10 +90,13 @@ def index(
     2
     """
     reports = []
-    for path in _several(paths):
+    several = _several(paths)
+    if output is not None and len(several) != 1:
+        raise ValueError(f"output is the place of one index, and goes with one path, not {len(several)}")
+    for path in several:
         with _bar(f"indexing {os.fspath(path)}", progress) as show:
             fail = on_error == "fail"
-            report = _ptview.index(path, list(include), list(exclude), follow_links, full, fail, jobs, show)
+            report = _ptview.index(path, output, list(include), list(exclude), follow_links, full, fail, jobs, show)
         reports.append(IndexReport(**report))
     return reports
 

@@ -544,7 +544,15 @@ def _open(paths: Path | Iterable[Path], mode: _Mode, keys: list[str]) -> tuple[S
         more = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         warnings.warn(f"{os.path.join(path, file)} was left out: {reason}{more}", stacklevel=3)
     index = os.path.join(path, _FOLDER_INDEX)
-    return samples, index if os.path.exists(index) else None
+    if not os.path.exists(index):
+        return samples, None
+    if samples.is_kept(index):
+        return samples, index
+    warnings.warn(
+        f"{index} is of other files than are there now, which were looked for; ptview.index brings it up to date",
+        stacklevel=3,
+    )
+    return samples, None
 
 
 def _casts(samples: Samples, dtype: Any) -> Iterator[tuple[str, float]]:

@@ -16,6 +16,7 @@ use crate::data::plan::{Plan, leaf};
 use crate::data::threads::Threads;
 use crate::data::{plan, structure};
 use crate::error::{Class, Result};
+use crate::export::open_index;
 
 /// Name, dtype, shape of the longest sample, and whether samples differ in length.
 type FieldRow<'py> = (String, &'static str, Bound<'py, PyTuple>, bool);
@@ -81,7 +82,7 @@ impl Samples {
     fn open(py: Python<'_>, path: PathBuf, unit: &str, keys: Vec<String>) -> Result<Self> {
         let options = options(unit, keys)?;
         let threads = Threads::shared(py)?;
-        let data = py.detach(|| threads.run(|| DataSet::open_with(&path, &options)))??;
+        let data = py.detach(|| threads.run(|| DataSet::open_by(&path, &options, open_index)))??;
         Ok(Self::new(data))
     }
 
@@ -112,6 +113,11 @@ impl Samples {
     /// A number that tells the index from others.
     fn index_checksum(&self) -> u64 {
         self.data().index().checksum()
+    }
+
+    /// Whether the index is the one that is kept in a file.
+    fn is_kept(&self, path: PathBuf) -> Result<bool> {
+        Ok(open_index(&path)?.checksum() == self.index_checksum())
     }
 
     /// Files that were met and could not be indexed, and why.
