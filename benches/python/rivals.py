@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1.0)
     parser.add_argument("--out", type=Path, default=ROOT / "target" / "bench")
     parser.add_argument("--no-cold", action="store_true")
-    parser.add_argument("--stores", type=lambda names: names.split("; "), help="only these, separated by '; '; figures of others are kept")
+    parser.add_argument("--stores", type=lambda names: names.split("; "), help="only these, separated by '; '; figures of others stay")
     parser.add_argument("--memory-of", help="print what an epoch through this store adds to a process, and no more")
     arguments = parser.parse_args()
     sizes = TINY if arguments.tiny else QUICK if arguments.quick else SIZES
@@ -69,7 +69,7 @@ def main() -> None:
 
 def run(data: samples.Data, arguments: argparse.Namespace) -> dict:
     stated = {"data": data.name, "samples": data.samples, "files": len(data.files), "rounds": arguments.rounds,
-              "limit_s": arguments.limit, "batch": BATCH, "machine": machine()}  # fmt: skip
+              "limit_s": arguments.limit, "batch": BATCH, "warmed": True, "machine": machine()}  # fmt: skip
     bytes_ = sum(os.path.getsize(file) for file in data.files)
     opened, prepared, failed = {}, {}, {}
     for store in STORES:
@@ -120,7 +120,8 @@ def merged(before: dict, after: dict, names: list[str]) -> dict:
     kept = [figure for figure in before["figures"] if figure["store"] not in names]
     order = [store.name for store in STORES]
     figures = sorted(kept + after["figures"], key=lambda figure: order.index(figure["store"]))
-    return after | maps | {"figures": figures}
+    rounds = min(before["rounds"], after["rounds"])
+    return after | maps | {"figures": figures, "rounds": rounds, "in_groups": True}
 
 
 def machine() -> dict:

@@ -20,7 +20,9 @@ def run(script: Path, *arguments: object, data: Path) -> None:
 
 def test_rivals_and_the_page_of_them(tmp_path: Path):
     pytest.importorskip("matplotlib", reason="pip install -r benches/python/requirements.txt")
-    options = ("--tiny", "--only", "small", "--rounds", 1, "--limit", 0.05, "--no-cold", "--out", tmp_path / "bench")
+    stores = "ptview; torch.load; flat file, numpy.memmap"
+    options = ["--tiny", "--only", "small", "--rounds", 1, "--limit", 0.05, "--no-cold", "--stores", stores]
+    options += ["--out", tmp_path / "bench"]
     run(BENCHES / "python" / "rivals.py", *options, data=tmp_path / "data")
     measured = json.loads((tmp_path / "bench" / "rivals-small.json").read_text())
     # Answers were compared with torch.load's first.
