@@ -49,7 +49,7 @@ impl Listing {
     /// # Errors
     /// [`Error::Io`] when the folder cannot be read.
     pub fn compare(folder: &Path, index: &Index, kept: &Path) -> Result<Self> {
-        let files = data_files(folder, &Selection::default())?;
+        let files = data_files(folder, &Selection::default(), |_| Ok(()))?;
         let indexed = kept.metadata().map_err(Error::io(kept, "stat"))?;
         let mut listing = Self::default();
         let mut known = index.files_in_order();
