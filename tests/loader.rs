@@ -63,13 +63,21 @@ fn an_epoch_brings_every_sample_once_with_its_own_values() {
 }
 
 #[test]
-fn a_kept_index_is_used() {
+fn a_kept_index_is_used_and_what_came_later_is_added() {
     let folder = samples(5);
+    let kept = pt_index::sidecar_path(folder.path());
     let built = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {}).unwrap();
-    pt_index::save(&built.index, &pt_index::sidecar_path(folder.path())).unwrap();
-    // A file that came later is not in the index.
+    pt_index::save(&built.index, &kept).unwrap();
+    // A coarse clock would give the next file the time of the index.
+    std::thread::sleep(Duration::from_millis(20));
     write_sample(folder.path(), 5);
-    assert_eq!(DataSet::open(folder.path()).unwrap().len(), 5);
+    fs::remove_file(folder.path().join("002.pt")).unwrap();
+    let files = |path: &Path| -> Vec<String> {
+        DataSet::open(path).unwrap().index().files().map(|file| file.path().to_string()).collect()
+    };
+    assert_eq!(files(folder.path()), ["000.pt", "001.pt", "003.pt", "004.pt", "005.pt"]);
+    // By its own name, the index is taken as it is.
+    assert_eq!(files(&kept), ["000.pt", "001.pt", "002.pt", "003.pt", "004.pt"]);
 }
 
 #[test]
