@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ def to_litdata(data: Data, folder: Path) -> None:
             fn=partial(samples_of_file, data.mode), inputs=data.files, output_dir=str(folder / "chunks"),
             chunk_bytes="64MB", num_workers=1, verbose=False,
         )  # fmt: skip
+    # It has set another for the whole process.
+    multiprocessing.set_start_method("fork", force=True)
 
 
 def from_litdata(data: Data, folder: Path) -> Any:
