@@ -96,7 +96,6 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
     draw_rivals(name, names, at, pictures)
     failed = [f"- {store}: {why.strip().splitlines()[0]}" for store, why in data["failed"].items()]
     failed += [f"- {absent}" for absent in ABSENT]
-    groups += data.get("note", "")
     if not data.get("warmed"):
         groups += (
             "An older run, without Arrow and shard stores; not all of LMDB and tensordict was in memory then: they are faster than shown. "

@@ -83,11 +83,8 @@ pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], alone: b
             return read_slots(plan, data, slots, wait);
         }
         cut(slots, 4 * threads, plan.bytes(), data.set.unit);
-        let pieces = |slots: &mut [Slot<'_>]| {
-            let pieces = slots.par_chunk_by_mut(|one, other| one.piece == other.piece);
-            pieces.try_for_each(|slots| read_slots(plan, data, slots, wait))
-        };
-        data.install(|| pieces(slots))
+        let pieces = slots.par_chunk_by_mut(|one, other| one.piece == other.piece);
+        data.install(|| pieces.try_for_each(|slots| read_slots(plan, data, slots, wait)))
     };
     // Files that do not stay open would have to be opened twice.
     if slots.len() < 2 || plan.bytes() > FETCH_BYTES_MAX || !data.shared.files.keeps() {
