@@ -67,7 +67,7 @@ pub fn build_distributed(folder: &Path, limits: &Limits) -> Result<Index> {
     for entry in plan.entries.iter().filter(|entry| is_chunked(entry)) {
         wholes.add_whole(entry)?;
     }
-    builder.add_record(METADATA, wholes.finish()?)?;
+    builder.add_record(METADATA, wholes.finish()?.shared(&mut None))?;
     for (file, mut items) in items {
         items.sort_by_key(|item| item.offset);
         let path = folder.join(file);
@@ -76,7 +76,7 @@ pub fn build_distributed(folder: &Path, limits: &Limits) -> Result<Index> {
         for item in items {
             rows.add(item, entries.get(&*item.fqn).copied(), &source, limits)?;
         }
-        builder.add_record(file, rows.finish()?)?;
+        builder.add_record(file, rows.finish()?.shared(&mut None))?;
     }
     builder.finish()
 }
