@@ -1,11 +1,15 @@
 //! `ptview.load`: the object in a file, with torch's own tensors over the file's bytes.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dlpark::ffi::DLDataType;
 use pt_format::{
-    ByteOrder, Checkpoint, DType, Flags, Kind, Layout, Limits, Quantizer, Storage, Tensor, Value, geometry,
+    ByteOrder, Checkpoint, DType, Flags, Kind, Layout, Limits, Quantizer, Source, Storage, Tensor, Value,
+    geometry,
 };
 use pt_index::FileSource;
 use pt_view::{CheckedRecords, FileBytes};
@@ -25,6 +29,8 @@ pub(crate) struct Loader<'c, 'py> {
     py: Python<'py>,
     path: &'c Path,
     source: &'c FileSource,
+    /// The same, for the small reads that check where records start.
+    headers: Nearby<'c>,
     checkpoint: &'c Checkpoint<'c>,
     /// The file itself; none where each storage is to be copied.
     memory: Option<Arc<Memory>>,
@@ -84,7 +90,8 @@ impl<'c, 'py> Loader<'c, 'py> {
         {
             storages[storage.index()].uses += 1;
         }
-        Self { py, path, source, checkpoint, memory, storages, restore: None }
+        let headers = Nearby { source, page: RefCell::default() };
+        Self { py, path, source, headers, checkpoint, memory, storages, restore: None }
     }
 
     /// Makes one value of the file.
@@ -112,7 +119,7 @@ impl<'c, 'py> Loader<'c, 'py> {
         if !record.is_stored() || !native {
             return Ok(None);
         }
-        record.verify(self.source).map_err(pt_view::Obstacle::from)?;
+        record.verify(&self.headers).map_err(pt_view::Obstacle::from)?;
         let region = Region::new(memory.clone(), record.data_offset, record.bytes);
         let region = region.ok_or_else(|| self.error("the file was cut off"))?;
         Ok(Some(region).filter(|region| region.is_aligned(dtype.alignment())))
@@ -304,6 +311,37 @@ impl<'c, 'py> Loader<'c, 'py> {
             name => format!("tensor `{name}`"),
         };
         Class::Tensor.error(format!("{}: {name}: {what}", self.path.display()))
+    }
+}
+
+/// A file of which a page is kept: of small reads that come in the order of the file, few then ask the system.
+struct Nearby<'s> {
+    source: &'s FileSource,
+    /// Where it begins, and its bytes.
+    page: RefCell<(u64, Vec<u8>)>,
+}
+
+impl Source for Nearby<'_> {
+    fn len(&self) -> u64 {
+        self.source.len()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        const PAGE_BYTES: u64 = 4096;
+        let (start, bytes) = &mut *self.page.borrow_mut();
+        let kept = |start: u64, bytes: &[u8]| {
+            let from = usize::try_from(offset.checked_sub(start)?).ok()?;
+            Some(Cow::Owned(bytes.get(from..from.checked_add(length)?)?.to_vec()))
+        };
+        if let Some(kept) = kept(*start, bytes) {
+            return Ok(kept);
+        }
+        let page = PAGE_BYTES.min(self.len().saturating_sub(offset)) as usize;
+        if length > page {
+            return self.source.read_at(offset, length);
+        }
+        (*start, *bytes) = (offset, self.source.read_at(offset, page)?.into_owned());
+        kept(*start, bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 

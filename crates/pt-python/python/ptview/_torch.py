@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torch._utils
+import torch.utils.dlpack
 
 from ptview._errors import TensorError
 from ptview._opaque import Opaque
@@ -17,6 +18,9 @@ _PLAIN = frozenset(
         "torch.nn.Parameter",
     }
 )
+
+# Takes a capsule. The public function does no more with one, once it has found out that it is one.
+from_dlpack = getattr(torch._C, "_from_dlpack", torch.utils.dlpack.from_dlpack)
 
 
 def window(
