@@ -61,6 +61,7 @@ mod residency;
 #[cfg(feature = "safetensors")]
 mod safe;
 mod shape;
+mod share;
 mod values;
 mod view;
 

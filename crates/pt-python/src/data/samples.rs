@@ -42,6 +42,8 @@ impl Samples {
         let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         if data.0 != process::id() {
             *data = (process::id(), data.1.reopened());
+            // Plans hold the data set that they are of, and so the files that were inherited.
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
         data.1.clone()
     }
