@@ -1,17 +1,23 @@
 """A distributed checkpoint that two processes save, listed without torch and compared with it."""
 
+import dataclasses
 import hashlib
+import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import ptview
 import pytest
 import torch
 
 from save_distributed import PLACEMENTS, PROCESSES, full_tensors
 
 SCRIPT = Path(__file__).with_name("save_distributed.py")
+CHUNKED = [name for name, placement in PLACEMENTS.items() if placement.is_shard()]
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +80,93 @@ def test_what_every_process_has_is_listed_once(ls, folder) -> None:
     (row,) = [row for row in ls(folder) if row["name"] == "model.whole"]
     assert "part" not in row
     assert row["sha256"] == digest(full_tensors()["whole"])
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_chunks_are_put_together(folder, name) -> None:
+    full = full_tensors()[name]
+    tensor = ptview.open(folder)[f"model.{name}"]
+    assert (tensor.shape, tensor.nbytes, len(tensor)) == (tuple(full.shape), full.nbytes, len(full))
+    made = tensor.torch()
+    assert made.dtype == full.dtype
+    torch.testing.assert_close(made, full, rtol=0, atol=0)
+    torch.testing.assert_close(torch.from_dlpack(tensor), full, rtol=0, atol=0)
+    array = tensor.numpy()
+    assert array.tobytes() == full.contiguous().view(torch.uint8).numpy().tobytes()
+    assert np.asarray(tensor).dtype == array.dtype
+    if name in CHUNKED:
+        # It is memory of its own, made anew each time.
+        array[...] = 0
+    torch.testing.assert_close(tensor.torch(), full, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", CHUNKED)
+def test_parts_of_chunks(folder, name) -> None:
+    full = full_tensors()[name]
+    tensor = ptview.open(folder)[f"model.{name}"]
+    rows, columns = full.shape
+    parts = [(slice(start, end), slice(1, columns)) for start in range(rows) for end in range(start, rows + 1)]
+    parts += [(row, slice(None)) for row in range(rows)] + [(slice(None), column) for column in range(columns)]
+    for part in [*parts, rows - 1, (0, 0), slice(1, None), ...]:
+        made = tensor[part].torch()
+        assert tensor[part].shape == made.shape == full[part].shape
+        torch.testing.assert_close(made, full[part], rtol=0, atol=0)
+    assert tensor[1:][0][1:].numpy().tolist() == full[1:][0][1:].float().tolist() or name == "odd"
+    with pytest.raises(IndexError):
+        tensor[rows]
+
+
+def test_what_chunks_say_of_themselves(folder) -> None:
+    tensor = ptview.open(folder)["model.columns"]
+    assert (tensor.layout, tensor.access, tensor.stride, tensor.resident) == ("chunked", "copied", None, None)
+    assert repr(tensor) == '<ptview.Tensor "model.columns" int64 [2, 6], chunked>'
+    assert memoryview(tensor[1:]).tolist() == [list(range(6, 12))]
+    with pytest.raises(ptview.TensorError, match="without a copy"):
+        tensor.__dlpack__(copy=False)
+    tensor.prefetch()
+
+
+def test_a_part_reads_only_the_chunks_it_is_in(folder, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    file = ptview.open(copy)
+    (copy / "__1_0.distcp").unlink()
+    full = full_tensors()["even"]
+    assert file["model.even"][:2].numpy().tolist() == full[:2].tolist()
+    with pytest.raises(FileNotFoundError):
+        file["model.even"].numpy()
+
+
+def test_chunks_that_are_missing_or_in_the_way(folder, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    plan = pickle.loads((folder / ".metadata").read_bytes())
+
+    def opened(change) -> ptview.Tensor:
+        changed = pickle.loads(pickle.dumps(plan))
+        change(changed)
+        (copy / ".metadata").write_bytes(pickle.dumps(changed))
+        return ptview.open(copy)["model.even"]
+
+    def stored(plan, row):
+        return next(key for key in plan.storage_data if key.fqn == "model.even" and key.offset[0] == row)
+
+    def moved(plan, row):
+        key = stored(plan, 2)
+        plan.storage_data[dataclasses.replace(key, offset=torch.Size([row, 0]))] = plan.storage_data.pop(key)
+
+    def larger(plan):
+        whole = plan.state_dict_metadata["model.even"]
+        whole.size = torch.Size([1 << 50, 3])
+
+    for change, message in [
+        (lambda plan: plan.storage_data.pop(stored(plan, 2)), "has 6 of its 12 elements"),
+        (lambda plan: moved(plan, 1), "overlap"),
+        (lambda plan: moved(plan, 3), "no part of"),
+        (larger, "has 12 of its"),
+    ]:
+        tensor = opened(change)
+        for read in (tensor.numpy, tensor.torch, tensor[:1].numpy):
+            with pytest.raises(ptview.TensorError, match=message):
+                read()
+        assert message in tensor.access

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lru::LruCache;
-use pt_index::{FileEntry, FileSource, Index, Policy};
+use pt_index::{Chunks, FileEntry, FileSource, Index, Policy};
 
 use crate::access::{Access, Handle};
 use crate::bytes::{CheckedRecords, FileBytes};
@@ -47,6 +47,8 @@ pub struct FileCache {
     capacity: Capacity,
     open: Mutex<LruCache<usize, Arc<Handle>>>,
     making_room: Mutex<()>,
+    /// Found when the first tensor in chunks is read.
+    chunks: OnceLock<Chunks>,
 }
 
 /// How many files may stay open.
@@ -76,6 +78,7 @@ impl FileCache {
             capacity,
             open: Mutex::new(LruCache::unbounded()),
             making_room: Mutex::default(),
+            chunks: OnceLock::new(),
         }
     }
 
@@ -134,6 +137,10 @@ impl FileCache {
     /// Returns the index.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    pub(crate) fn chunks(&self) -> &Chunks {
+        self.chunks.get_or_init(|| Chunks::new(&self.index))
     }
 
     /// Returns the folder that the paths of the index are relative to.

@@ -50,6 +50,7 @@ mod bytes;
 mod cache;
 #[cfg(feature = "candle")]
 mod candle;
+mod chunked;
 mod error;
 mod iter;
 #[allow(unsafe_code)]
@@ -68,6 +69,7 @@ mod view;
 pub use crate::access::{Access, OpenOptions};
 pub use crate::bytes::{CheckedRecords, FileBytes};
 pub use crate::cache::{CachedFile, FileCache, OpenFile};
+pub use crate::chunked::Chunked;
 pub use crate::error::{Error, Obstacle, Result};
 pub use crate::iter::{Elements, Rows};
 pub use crate::map::{Map, PrivateMap, open_index};
