@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import pickle
 import re
 import shutil
@@ -14,6 +15,7 @@ import ptview
 import pytest
 import torch
 
+from same import assert_same_object
 from save_distributed import PLACEMENTS, PROCESSES, full_tensors
 
 SCRIPT = Path(__file__).with_name("save_distributed.py")
@@ -42,6 +44,7 @@ def digest(tensor: torch.Tensor) -> str:
 
 def test_whole_tensors_are_listed_with_the_plan(ls, folder) -> None:
     wholes = {row["name"]: row for row in ls(folder) if row.get("layout") == "chunked"}
+    wholes = {name: row for name, row in wholes.items() if name.startswith("model.")}
     chunked = {name: full for name, full in full_tensors().items() if PLACEMENTS[name].is_shard()}
     assert wholes.keys() == {f"model.{name}" for name in chunked}
     for name, full in chunked.items():
@@ -170,3 +173,61 @@ def test_chunks_that_are_missing_or_in_the_way(folder, tmp_path) -> None:
             with pytest.raises(ptview.TensorError, match=message):
                 read()
         assert message in tensor.access
+
+
+@pytest.mark.parametrize("options", [{}, {"mmap": False}, {"map_location": "cpu"}, {"map_location": lambda s, _: s}])
+def test_load_gives_what_torch_puts_together(folder, tmp_path, options) -> None:
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    dcp_to_torch_save(folder, tmp_path / "whole.pt")
+    expected = torch.load(tmp_path / "whole.pt", weights_only=False)
+    assert_same_object(ptview.load(folder, **options), expected)
+
+
+def test_load_to_another_device(folder) -> None:
+    loaded = ptview.load(folder, map_location="meta")
+    assert {tensor.device.type for tensor in loaded["model"].values()} == {"meta"}
+
+
+def test_load_of_what_is_not_all_there(folder, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    plan = pickle.loads((folder / ".metadata").read_bytes())
+
+    def changed(change) -> Path:
+        other = pickle.loads(pickle.dumps(plan))
+        change(other)
+        (copy / ".metadata").write_bytes(pickle.dumps(other))
+        return copy
+
+    def drop(plan, fqn):
+        for key in [key for key in plan.storage_data if key.fqn == fqn]:
+            del plan.storage_data[key]
+
+    def move(plan, *path):
+        plan.planner_data["step"] = path
+
+    for change, error, message in [
+        (lambda plan: drop(plan, "step"), ptview.FormatError, "`step` is nowhere stored"),
+        (lambda plan: drop(plan, "model.whole"), ptview.FormatError, "`model.whole` is nowhere stored"),
+        (lambda plan: drop(plan, "model.even"), ptview.TensorError, "has 0 of its 12 elements"),
+        (lambda plan: move(plan, "steps", 1 << 40), ptview.FormatError, "position"),
+        (lambda plan: move(plan, "model", 0), ptview.FormatError, "contradict"),
+    ]:
+        with pytest.raises(error, match=message):
+            ptview.load(changed(change))
+    assert ptview.load(changed(lambda plan: move(plan, *"abc" * 300)))["a"]["b"]["c"]
+
+
+def test_load_of_shards(tmp_path) -> None:
+    shards = {"1.bin": {"a": torch.arange(3), "b": torch.ones(2)}, "2.bin": {"c": torch.zeros(1)}}
+    for name, tensors in shards.items():
+        torch.save(tensors, tmp_path / name)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    names = {name: file for file, tensors in shards.items() for name in tensors}
+    index.write_text(json.dumps({"weight_map": names}))
+    expected = {name: tensor for tensors in shards.values() for name, tensor in tensors.items()}
+    assert_same_object(ptview.load(tmp_path), expected)
+    assert_same_object(ptview.load(index, mmap=False), expected)
+    with pytest.raises(ptview.FormatError, match="no checkpoint"):
+        ptview.load(tmp_path.parent)

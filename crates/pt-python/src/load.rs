@@ -24,13 +24,13 @@ use crate::{dtype, numpy, torch};
 pub(crate) struct Loader<'c, 'py> {
     py: Python<'py>,
     path: &'c Path,
-    source: &'c FileSource,
+    file: FileBytes<'c>,
     checkpoint: &'c Checkpoint<'c>,
     /// The file itself; none where each storage is to be copied.
     memory: Option<Arc<Memory>>,
     storages: Vec<Known<'py>>,
     /// torch's function that brings a storage where it belongs; none where that is the CPU in any case.
-    restore: Option<Bound<'py, PyAny>>,
+    pub(crate) restore: Option<Bound<'py, PyAny>>,
 }
 
 /// What is known of a storage by now.
@@ -57,15 +57,20 @@ pub(crate) fn load<'py>(
     let memory = if mmap { Some(Arc::new(memory_of(&source)?)) } else { None };
     // Whoever loads a file mostly wants all of it.
     memory.iter().for_each(|memory| memory.read_ahead());
-    let mut loader = Loader::new(py, &path, &source, &checkpoint, memory);
+    let checked = CheckedRecords::new(0);
+    let mut loader = Loader::new(py, &path, FileBytes::read(&source, &checked), &checkpoint, memory);
     // Most files were saved from the CPU, where nothing is to be done.
     let moves = everywhere || checkpoint.storages().any(|storage| storage.location() != "cpu");
     loader.restore = restore.filter(|_| moves);
-    tree::build(py, checkpoint.values(), &mut loader)
+    loader.value(checkpoint.values())
 }
 
 pub(crate) fn parse<'s>(path: &Path, source: &'s FileSource) -> Result<Checkpoint<'s>> {
-    let parsed = Checkpoint::parse(source, &Limits::default());
+    parsed(path, Checkpoint::parse(source, &Limits::default()))
+}
+
+/// Names the file in the error, if there is one.
+pub(crate) fn parsed<T>(path: &Path, parsed: pt_format::Result<T>) -> Result<T> {
     Ok(parsed.map_err(|source| pt_index::Error::File { path: path.to_owned(), source })?)
 }
 
@@ -73,7 +78,7 @@ impl<'c, 'py> Loader<'c, 'py> {
     pub(crate) fn new(
         py: Python<'py>,
         path: &'c Path,
-        source: &'c FileSource,
+        file: FileBytes<'c>,
         checkpoint: &'c Checkpoint<'c>,
         memory: Option<Arc<Memory>>,
     ) -> Self {
@@ -84,7 +89,7 @@ impl<'c, 'py> Loader<'c, 'py> {
         {
             storages[storage.index()].uses += 1;
         }
-        Self { py, path, source, checkpoint, memory, storages, restore: None }
+        Self { py, path, file, checkpoint, memory, storages, restore: None }
     }
 
     /// Makes one value of the file.
@@ -112,7 +117,7 @@ impl<'c, 'py> Loader<'c, 'py> {
         if !record.is_stored() || !native {
             return Ok(None);
         }
-        record.verify(self.source).map_err(pt_view::Obstacle::from)?;
+        self.file.check_record(&record)?;
         let region = Region::new(memory.clone(), record.data_offset, record.bytes);
         let region = region.ok_or_else(|| self.error("the file was cut off"))?;
         Ok(Some(region).filter(|region| region.is_aligned(dtype.alignment())))
@@ -122,14 +127,12 @@ impl<'c, 'py> Loader<'c, 'py> {
         let Some(record) = storage.record() else {
             return Ok(Region::whole(Memory::owned(0, |_| Ok::<_, Error>(()))?));
         };
-        let checked = CheckedRecords::new(0);
         let width = match self.checkpoint.byte_order() {
             ByteOrder::Big => self.swapped_width(storage, dtype),
             ByteOrder::Little => 1,
         };
-        let source = self.source;
+        let file = self.file;
         let memory = self.py.detach(|| -> Result<Memory> {
-            let file = FileBytes::read(source, &checked);
             Memory::owned(file.check_record(&record)?, |out| {
                 file.read_record(&record, out)?;
                 swap(out, width);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dlpark::python::ExportRequest;
 use pt_format::{DType, Flags, Layout, geometry};
 use pt_index::TensorEntry;
-use pt_view::{CachedFile, Chunked, FileBytes, TensorView};
+use pt_view::{CachedFile, CheckedRecords, Chunked, FileBytes, TensorView};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyEllipsis, PySlice, PyTuple};
@@ -216,7 +216,7 @@ impl Tensor {
     /// checkpoint are put together, in memory of their own.
     ///
     /// It may be written to; the file does not change.
-    fn torch<'py>(&self, py: Python<'py>) -> Object<'py> {
+    pub(crate) fn torch<'py>(&self, py: Python<'py>) -> Object<'py> {
         let entry = self.entry()?;
         if let Some(chunked) = self.in_chunks()? {
             let (dtype, shape) = (chunked.dtype(), chunked.shape());
@@ -418,7 +418,9 @@ impl Tensor {
         let not_there = || Class::Tensor.error(format!("tensor `{}` is not to be found", entry.name()));
         let value = checkpoint.values().path(entry.path()).ok_or_else(not_there)?;
         let memory = self.opened.memory(&file)?;
-        Loader::new(py, &path, file.source(), &checkpoint, Some(memory)).value(value)
+        let checked = CheckedRecords::new(0);
+        let bytes = FileBytes::read(file.source(), &checked);
+        Loader::new(py, &path, bytes, &checkpoint, Some(memory)).value(value)
     }
 }
 
