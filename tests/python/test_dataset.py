@@ -577,9 +577,22 @@ def test_an_index_of_chosen_files_stays_that(tmp_path) -> None:
         assert [os.path.basename(file) for file in ptview.Dataset(tmp_path).files] == ["a.pt", "b.pt"]
 
 
-def test_an_index_is_mapped(tmp_path) -> None:
-    torch.save({"x": torch.zeros(1)}, tmp_path / "a.pt")
+@pytest.mark.skipif(sys.platform != "linux", reason="maps are listed in /proc")
+def test_data_sets_of_a_folder_share_one_map_of_its_index(tmp_path):
+    first = folders.write(tmp_path, 1, folders.simple)[0]
+    for number in range(1, 4_000):
+        os.link(first, tmp_path / f"a file with a rather long name {number * 7919 % 4_001:05}.pt")
     ptview.index(tmp_path)
-    data = ptview.Dataset(tmp_path)
-    assert str(tmp_path / "index.ptidx") in Path("/proc/self/maps").read_text()
-    assert len(data) == 1
+    index = tmp_path / "index.ptidx"
+    assert index.stat().st_size > 64 << 10, "smaller ones are read"
+
+    def maps() -> int:
+        return sum(str(index) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+    data = [ptview.Dataset(tmp_path) for _ in range(3)]
+    assert maps() == 1
+    # A new index is another one; the data sets keep theirs.
+    os.link(first, tmp_path / "new.pt")
+    ptview.index(tmp_path)
+    data.append(ptview.Dataset(tmp_path))
+    assert [len(one) for one in data] == [4_000, 4_000, 4_000, 4_001]
