@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from same import assert_same_object
+
+pytest.importorskip("torch.distributed.device_mesh", reason="this torch shards no tensors yet")
 from save_distributed import PLACEMENTS, PROCESSES, full_tensors
 
 SCRIPT = Path(__file__).with_name("save_distributed.py")

@@ -89,6 +89,19 @@ def composite(
     coalesced: bool | None,
 ) -> Any:
     """Makes a tensor of several parts. Indices are checked, as torch reads through them without looking."""
+    try:
+        return _composite(layout, cls, size, parts, coalesced)
+    except AttributeError as error:
+        raise TensorError(f"this torch cannot make a tensor of layout {layout}: {error}") from error
+
+
+def _composite(
+    layout: str,
+    cls: str | None,
+    size: tuple[int, ...] | None,
+    parts: dict[str, Any],
+    coalesced: bool | None,
+) -> Any:
     match layout:
         case "sparse_coo":
             tensor = torch.sparse_coo_tensor(parts["#indices"], parts["#values"], size, check_invariants=True)
