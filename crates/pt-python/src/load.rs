@@ -28,15 +28,13 @@ use crate::{dtype, numpy, torch};
 pub(crate) struct Loader<'c, 'py> {
     py: Python<'py>,
     path: &'c Path,
-    source: &'c FileSource,
-    /// The same, for the small reads that check where records start.
-    headers: Nearby<'c>,
+    file: FileBytes<'c>,
     checkpoint: &'c Checkpoint<'c>,
     /// The file itself; none where each storage is to be copied.
-    memory: Option<Arc<Memory>>,
+    mapped: Option<Mapped<'c>>,
     storages: Vec<Known<'py>>,
     /// torch's function that brings a storage where it belongs; none where that is the CPU in any case.
-    restore: Option<Bound<'py, PyAny>>,
+    pub(crate) restore: Option<Bound<'py, PyAny>>,
 }
 
 /// What is known of a storage by now.
@@ -63,15 +61,21 @@ pub(crate) fn load<'py>(
     let memory = if mmap { Some(Arc::new(memory_of(&source)?)) } else { None };
     // Whoever loads a file mostly wants all of it.
     memory.iter().for_each(|memory| memory.read_ahead());
-    let mut loader = Loader::new(py, &path, &source, &checkpoint, memory);
+    let mapped = memory.map(|memory| Mapped::new(memory, &source));
+    let checked = CheckedRecords::new(0);
+    let mut loader = Loader::new(py, &path, FileBytes::read(&source, &checked), &checkpoint, mapped);
     // Most files were saved from the CPU, where nothing is to be done.
     let moves = everywhere || checkpoint.storages().any(|storage| storage.location() != "cpu");
     loader.restore = restore.filter(|_| moves);
-    tree::build(py, checkpoint.values(), &mut loader)
+    loader.value(checkpoint.values())
 }
 
 pub(crate) fn parse<'s>(path: &Path, source: &'s FileSource) -> Result<Checkpoint<'s>> {
-    let parsed = Checkpoint::parse(source, &Limits::default());
+    parsed(path, Checkpoint::parse(source, &Limits::default()))
+}
+
+/// Names the file in the error, if there is one.
+pub(crate) fn parsed<T>(path: &Path, parsed: pt_format::Result<T>) -> Result<T> {
     Ok(parsed.map_err(|source| pt_index::Error::File { path: path.to_owned(), source })?)
 }
 
@@ -79,9 +83,9 @@ impl<'c, 'py> Loader<'c, 'py> {
     pub(crate) fn new(
         py: Python<'py>,
         path: &'c Path,
-        source: &'c FileSource,
+        file: FileBytes<'c>,
         checkpoint: &'c Checkpoint<'c>,
-        memory: Option<Arc<Memory>>,
+        mapped: Option<Mapped<'c>>,
     ) -> Self {
         let mut storages: Vec<Known<'py>> = Vec::new();
         storages.resize_with(checkpoint.storages().len(), Known::default);
@@ -90,8 +94,7 @@ impl<'c, 'py> Loader<'c, 'py> {
         {
             storages[storage.index()].uses += 1;
         }
-        let headers = Nearby { source, page: RefCell::default() };
-        Self { py, path, source, headers, checkpoint, memory, storages, restore: None }
+        Self { py, path, file, checkpoint, mapped, storages, restore: None }
     }
 
     /// Makes one value of the file.
@@ -113,13 +116,15 @@ impl<'c, 'py> Loader<'c, 'py> {
     }
 
     fn in_file(&self, storage: Storage<'_>, dtype: DType) -> Result<Option<Region>> {
-        let (Some(memory), Some(record)) = (&self.memory, storage.record()) else { return Ok(None) };
+        let (Some(Mapped { memory, headers }), Some(record)) = (&self.mapped, storage.record()) else {
+            return Ok(None);
+        };
         let native =
             self.checkpoint.byte_order() == ByteOrder::Little || self.swapped_width(storage, dtype) == 1;
         if !record.is_stored() || !native {
             return Ok(None);
         }
-        record.verify(&self.headers).map_err(pt_view::Obstacle::from)?;
+        record.verify(headers).map_err(pt_view::Obstacle::from)?;
         let region = Region::new(memory.clone(), record.data_offset, record.bytes);
         let region = region.ok_or_else(|| self.error("the file was cut off"))?;
         Ok(Some(region).filter(|region| region.is_aligned(dtype.alignment())))
@@ -129,14 +134,12 @@ impl<'c, 'py> Loader<'c, 'py> {
         let Some(record) = storage.record() else {
             return Ok(Region::whole(Memory::owned(0, |_| Ok::<_, Error>(()))?));
         };
-        let checked = CheckedRecords::new(0);
         let width = match self.checkpoint.byte_order() {
             ByteOrder::Big => self.swapped_width(storage, dtype),
             ByteOrder::Little => 1,
         };
-        let source = self.source;
+        let file = self.file;
         let memory = self.py.detach(|| -> Result<Memory> {
-            let file = FileBytes::read(source, &checked);
             Memory::owned(file.check_record(&record)?, |out| {
                 file.read_record(&record, out)?;
                 swap(out, width);
@@ -311,6 +314,19 @@ impl<'c, 'py> Loader<'c, 'py> {
             name => format!("tensor `{name}`"),
         };
         Class::Tensor.error(format!("{}: {name}: {what}", self.path.display()))
+    }
+}
+
+/// A file in memory.
+pub(crate) struct Mapped<'s> {
+    memory: Arc<Memory>,
+    /// The same file, for the small reads that check where records start.
+    headers: Nearby<'s>,
+}
+
+impl<'s> Mapped<'s> {
+    pub(crate) fn new(memory: Arc<Memory>, source: &'s FileSource) -> Self {
+        Self { memory, headers: Nearby { source, page: RefCell::default() } }
     }
 }
 
