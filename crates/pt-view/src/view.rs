@@ -257,6 +257,7 @@ impl<'a> TensorView<'a> {
     }
 
     /// Walks the elements in row-major order, whatever the strides, without copying them (unless they are compressed).
+    /// Of a file that is read by position, elements that lie apart are read as by [`Self::read_into`], without wide gaps.
     ///
     /// # Errors
     /// As [`Self::to_cow`]; big-endian elements and lazy bits too: [`Self::to_vec`] applies them.
@@ -267,11 +268,20 @@ impl<'a> TensorView<'a> {
             return Err(self.refused(obstacle));
         }
         let left = geometry::numel(place.shape).ok_or_else(|| self.refused(Obstacle::TooLarge(u64::MAX)))?;
-        let bytes = self.decoded(&place)?;
-        if T::DTYPE == DType::Bool && !are_bools(&bytes, &place, left) {
+        // What must be read is read without the gaps, and then lies together.
+        let own = left.saturating_mul(size_of::<T>() as u64);
+        let is_read = self.file.bytes.is_none() && place.record.is_stored();
+        let contiguous;
+        let (bytes, stride) = if is_read && own < place.length {
+            contiguous = geometry::contiguous_stride(place.shape);
+            (Cow::Owned(self.to_bytes()?), &contiguous[..])
+        } else {
+            (self.decoded(&place)?, place.stride)
+        };
+        if T::DTYPE == DType::Bool && !are_bools(&bytes, place.shape, stride, left) {
             return Err(self.refused(not_bool(&bytes)));
         }
-        Ok(Elements { bytes, offsets: Offsets::new(place.shape, place.stride), left, of: PhantomData })
+        Ok(Elements { bytes, offsets: Offsets::new(place.shape, stride), left, of: PhantomData })
     }
 
     /// Returns where the tensor lies in its file; `None` when it is compressed or has no bytes.
