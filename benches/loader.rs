@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pt_format::DType;
-use pt_format::write::{self, Object, Tensor};
-use pt_loader::{Batch, DataSet, Options, Pad, Permutation, Ragged, Unit};
+use pt_format::write::{self, Object, Storage, Tensor};
+use pt_loader::{Batch, DataSet, Loader, Options, Pad, Permutation, Ragged, Unit};
 use pt_view::{Access, FileCache};
 use rayon::prelude::*;
 use rustix::fs::OFlags;
@@ -28,13 +28,14 @@ fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let parts: [Part; 6] = [
+    let parts: [Part; 7] = [
         ("one-file", one_file),
         ("many-files", many_files),
         ("rows", rows),
         ("single", single),
         ("ragged", ragged),
         ("cold", cold),
+        ("memory", memory),
     ];
     println!("{:<66} {:>10}  {:>12}  {:>6}", "", "median µs", "µs a sample", "ratio");
     for (name, run) in parts {
@@ -397,4 +398,43 @@ fn cold(folder: &Path) {
         ],
         &drop_pages,
     );
+}
+
+/// What an epoch adds to the memory of the process: 2 GiB of rows, in random order.
+fn memory(folder: &Path) {
+    const FILES: usize = 4;
+    const ROWS: u64 = 32_768 / FILES as u64;
+    const ROW_BYTES: u64 = 64 << 10;
+    let folder = folder.join("loader-memory");
+    if !folder.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        // Zeros that take no room on disk; read or mapped, they take as much memory as others.
+        let storage = Storage::zeros(ROWS * ROW_BYTES);
+        let x = || Tensor::strided(DType::UInt8, &[ROWS, ROW_BYTES], &[ROW_BYTES, 1], 0, &storage).unwrap();
+        for file in 0..FILES {
+            common::save(&folder.join(format!("{file}.pt")), &Object::dict([("x", x().into())]));
+        }
+    }
+    let data = DataSet::open_with(&folder, &Options { unit: Unit::Row, ..Options::default() }).unwrap();
+    println!("an epoch of 2 GiB in batches of {BATCH} x 64 KiB (16 MiB), most that the process grew by");
+    for (name, data) in [
+        ("read", data.clone()),
+        ("mapped, dropped behind", mapped(&data).drop_behind()),
+        ("mapped", mapped(&data)),
+    ] {
+        let before = resident_bytes();
+        let (mut batch, mut most, start) = (Batch::default(), 0, Instant::now());
+        let mut epoch = Loader::new(&data, BATCH).shuffle(7).epoch(0);
+        while epoch.next_into(&mut batch).unwrap() {
+            most = most.max(resident_bytes());
+        }
+        let rate = data.len() as f64 * ROW_BYTES as f64 / start.elapsed().as_secs_f64();
+        println!("  {name:<64} {:>6} MiB  {:>5.1} GB/s", most.saturating_sub(before) >> 20, rate / 1e9);
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() as u64
 }
