@@ -28,13 +28,14 @@ fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let parts: [Part; 7] = [
+    let parts: [Part; 8] = [
         ("one-file", one_file),
         ("many-files", many_files),
         ("rows", rows),
         ("single", single),
         ("ragged", ragged),
         ("cold", cold),
+        ("cold-files", cold_files),
         ("memory", memory),
     ];
     println!("{:<66} {:>10}  {:>12}  {:>6}", "", "median µs", "µs a sample", "ratio");
@@ -395,6 +396,51 @@ fn cold(folder: &Path) {
             ("gather_into, read, rayon's threads", &mut gather(&sets[0], &orders, Ragged::Refuse, &mut b0)),
             ("page faults of a plain map, 32 at a time", &mut faults(32)),
             ("page faults of a plain map, one after the other", &mut faults(1)),
+        ],
+        &drop_pages,
+    );
+}
+
+/// Small files that are not in memory, more of them than stay open.
+fn cold_files(_: &Path) {
+    let folder = folder_of_samples(20_000);
+    let data = DataSet::open(&folder).unwrap();
+    let paths: Vec<PathBuf> = data.index().files().map(|file| folder.join(file.path())).collect();
+    let orders = orders(paths.len(), BATCH);
+    // What was never written to the disk cannot leave memory.
+    paths.iter().for_each(|path| File::open(path).unwrap().sync_data().unwrap());
+    let drop_pages = || {
+        paths.par_iter().for_each(|path| {
+            let file = File::open(path).unwrap();
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        });
+    };
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let reads = |threads: usize, flags: OFlags| {
+        let (pool, paths, orders) = (pool(threads), &paths, &orders);
+        move |round: usize| {
+            let read = |&file: &usize| {
+                let mut buffer = vec![0u8; (32 << 10) + 4096];
+                let skip = buffer.as_ptr().align_offset(4096);
+                let file = File::options().read(true).custom_flags(flags.bits() as i32).open(&paths[file]);
+                assert!(file.unwrap().read_at(&mut buffer[skip..][..32 << 10], 0).unwrap() > 16 << 10);
+                black_box(&buffer);
+            };
+            pool.install(|| orders[round].par_iter().with_max_len(1).for_each(read));
+        }
+    };
+    let sets = [data.clone(), data.clone().with_threads(32).unwrap()];
+    let [mut b0, mut b1] = [(); 2].map(|()| Batch::default());
+    show_rounds(
+        "256 random files of 16 KiB, of 20,000, not in memory",
+        BATCH,
+        7,
+        &mut [
+            ("floor: open, direct read, close, 32 at a time", &mut reads(32, OFlags::DIRECT)),
+            ("floor: open, direct read, close, 8 at a time", &mut reads(8, OFlags::DIRECT)),
+            ("open, read, close, one after the other", &mut reads(1, OFlags::empty())),
+            ("gather_into, with_threads(32)", &mut gather(&sets[1], &orders, Ragged::Refuse, &mut b1)),
+            ("gather_into, rayon's threads", &mut gather(&sets[0], &orders, Ragged::Refuse, &mut b0)),
         ],
         &drop_pages,
     );
