@@ -67,7 +67,7 @@ bench-peers:
 bench-quick: python
 	$(INSTALL) -r benches/python/requirements.txt
 	PTVIEW_QUICK=1 CARGO_TARGET_DIR=$(abspath target/quick) cargo bench --bench curves
-	$(BIN)/python -W ignore benches/python/rivals.py --quick --out target/quick/bench
+	$(BIN)/python -W ignore benches/python/rivals.py --quick --rounds 1 --limit 0.3 --out target/quick/bench
 	$(BIN)/python -W ignore benches/python/parts.py --files 1000 --out target/quick/bench
 	$(BIN)/python benches/python/report.py --figures target/quick/bench --out target/quick
 
