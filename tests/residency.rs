@@ -235,3 +235,27 @@ fn a_column_of_a_large_tensor_is_read_without_the_rows() {
         None => println!("skipped: this platform does not tell what a thread has read"),
     }
 }
+
+/// The elements of a few columns are read alone, and not the 256 MiB they lie in.
+#[test]
+fn walking_a_column_reads_the_column() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("walked.pt");
+    let storage = Storage::zeros(1 << 28);
+    files::save(
+        &path,
+        &Tensor::strided(DType::Int16, &[64, 1 << 21], &[1 << 21, 1], 0, &storage).unwrap().into(),
+    );
+    let source = FileSource::open(&path).unwrap();
+    let index = pt_index::build_source(&path, &source, &Default::default()).unwrap();
+    let checked = CheckedRecords::new(index.storage_count());
+    let view = TensorView::new(index.tensor(0).unwrap(), FileBytes::read(&source, &checked));
+    let column = view.narrow(1, 1000, 3).unwrap();
+    assert_eq!(column.iter::<i16>().unwrap().count(), 64 * 3); // the local header is read once
+    let before = bytes_read();
+    assert!(column.iter::<i16>().unwrap().eq([0; 64 * 3]));
+    match before.zip(bytes_read()) {
+        Some((before, after)) => assert!((64 * 6..4096).contains(&(after - before)), "{}", after - before),
+        None => println!("skipped: this platform does not tell what a thread has read"),
+    }
+}

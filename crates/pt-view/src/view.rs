@@ -257,6 +257,7 @@ impl<'a> TensorView<'a> {
     }
 
     /// Walks the elements in row-major order, whatever the strides, without copying them (unless they are compressed).
+    /// Of a file that is read by position, elements that lie apart are read as by [`Self::read_into`], without wide gaps.
     ///
     /// # Errors
     /// As [`Self::to_cow`]; big-endian elements and lazy bits too: [`Self::to_vec`] applies them.
@@ -267,6 +268,20 @@ impl<'a> TensorView<'a> {
             return Err(self.refused(obstacle));
         }
         let left = geometry::numel(place.shape).ok_or_else(|| self.refused(Obstacle::TooLarge(u64::MAX)))?;
+        let here = left.checked_mul(size_of::<T>() as u64);
+        if self.file.bytes.is_none()
+            && here.is_some_and(|bytes| bytes < place.length)
+            && place.record.is_stored()
+        {
+            // The gaps would be read for nothing.
+            let bytes = self.to_bytes()?;
+            if T::DTYPE == DType::Bool && bytes.iter().any(|&byte| byte > 1) {
+                return Err(self.refused(not_bool(&bytes)));
+            }
+            let stride = geometry::contiguous_stride(place.shape);
+            let offsets = Offsets::new(place.shape, &stride);
+            return Ok(Elements { bytes: Cow::Owned(bytes), offsets, left, of: PhantomData });
+        }
         let bytes = self.decoded(&place)?;
         if T::DTYPE == DType::Bool && !are_bools(&bytes, &place, left) {
             return Err(self.refused(not_bool(&bytes)));
