@@ -169,9 +169,11 @@ fn opening_and_asking(largest: usize) {
     println!("  peak resident memory of this process: {} MiB", resident_peak() >> 20);
 }
 
-/// Looks things up at random, each a thousand times for a warm and honest mean.
+/// Looks things up at random over all files, and one thing among a few, beside touching one byte of the index at random:
+/// what an index that is larger than the processor's caches and page tables costs whatever is looked up.
 fn ask(index: &Index, files: usize) {
     const LOOKUPS: usize = 200_000;
+    const FEW: usize = 1_000;
     let numbers: Vec<usize> = (0..LOOKUPS).map(|at| at.wrapping_mul(2_654_435_761) % files).collect();
     let paths: Vec<String> = numbers.iter().map(|&number| index.file(number).unwrap().path()).collect();
     let each = |what: &str, run: &dyn Fn(usize) -> u64| {
@@ -182,14 +184,25 @@ fn ask(index: &Index, files: usize) {
         };
         println!("    {what:<34} {:>7.1?}", median((0..5).map(mean).collect()));
     };
+    // Each place is worked out from the byte before, as whoever follows an index must: none is fetched ahead.
+    let bytes = index.as_bytes();
+    let place = |at: usize| numbers[at] * (bytes.len() / files);
+    let follow = |before: usize, at: usize| black_box(usize::from(bytes[place(at) + before])) >> u8::BITS;
+    let (time, end) = timed(|| (0..LOOKUPS).fold(0, follow));
+    black_box(end);
+    println!("    {:<34} {:>7.1?}", "floor: one byte at random", time / LOOKUPS as u32);
     each("file by number: its size", &|at| index.file(numbers[at]).unwrap().stamp().size);
     each("file by path", &|at| index.find_file(&paths[at]).unwrap().row() as u64);
+    each("file by path, of 1,000 paths", &|at| index.find_file(&paths[at % FEW]).unwrap().row() as u64);
     each("tensor by name in a file", &|at| {
         let file = index.file(numbers[at]).unwrap();
         file.tensor("x").unwrap().row() as u64
     });
     each("tensor by (path, name)", &|at| {
         index.find_file(&paths[at]).unwrap().tensor("x").unwrap().row() as u64
+    });
+    each("tensor by (path, name), of 1,000", &|at| {
+        index.find_file(&paths[at % FEW]).unwrap().tensor("x").unwrap().row() as u64
     });
     each("tensor by number: its place", &|at| {
         index.tensor(numbers[at]).unwrap().storage().unwrap().record().unwrap().data_offset

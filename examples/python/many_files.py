@@ -36,7 +36,7 @@ class Naive(Dataset):
         return FILES * ROWS
 
     def __getitem__(self, index: int):
-        file = torch.load(self.files[index // ROWS], mmap=True)
+        file = torch.load(str(self.files[index // ROWS]), mmap=True)
         return {name: file[name][index % ROWS].clone() for name in ("features", "target")} | {"hard": file["hard"]}
 
 

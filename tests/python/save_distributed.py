@@ -29,7 +29,9 @@ def main(folder: str, rank: str, store: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=PROCESSES)
     mesh = init_device_mesh("cpu", (PROCESSES,))
     state = {name: distribute_tensor(full, mesh, [PLACEMENTS[name]]) for name, full in full_tensors().items()}
-    dcp.save({"model": state, "step": 7}, checkpoint_id=folder)
+    # What an optimizer keeps: lists of dicts, and of tensors too.
+    groups = [{"lr": 0.1, "params": [0, 1]}, {"lr": 0.2, "params": [state["odd"], None]}]
+    dcp.save({"model": state, "step": 7, "optimizer": {"groups": groups, "0": "zero"}}, checkpoint_id=folder)
     dist.destroy_process_group()
 
 

@@ -14,7 +14,7 @@ BENCHES = Path(__file__).parents[2] / "benches"
 def run(script: Path, *arguments: object, data: Path) -> None:
     command = [sys.executable, "-W", "ignore", script, *map(str, arguments)]
     environment = {**os.environ, "PTVIEW_BENCH_DATA": str(data)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
 
 
@@ -32,3 +32,14 @@ def test_rivals_and_the_page_of_them(tmp_path: Path):
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "| torch.load |" in page and "Not measured here: `cargo bench --bench curves open`" in page
     assert (tmp_path / "docs" / "benchmarks" / "small.svg").stat().st_size > 1000
+
+
+def test_every_rival_that_is_installed_answers_as_torch_load_does(tmp_path: Path):
+    """rivals.py compares answers before it measures; a rival that fails is named."""
+    pytest.importorskip("litdata", reason="pip install -r benches/python/requirements.txt")
+    options = ["--tiny", "--only", "small", "--rounds", 1, "--limit", 0.01, "--no-cold", "--out", tmp_path]
+    run(BENCHES / "python" / "rivals.py", *options, data=tmp_path / "data")
+    measured = json.loads((tmp_path / "rivals-small.json").read_text())
+    assert set(measured["failed"].values()) <= {"not installed"}
+    ways = {(figure["store"], figure["way"]) for figure in measured["figures"]}
+    assert {("litdata", "DataLoader, 2 workers"), ("ptview", "Loader")} <= ways

@@ -228,9 +228,11 @@ class TestBatches:
 
     def test_dtypes(self, tmp_path):
         typed = [
-            torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int8, torch.uint16, torch.uint32,
-            torch.uint64, torch.bool, torch.complex64, torch.complex128, torch.float8_e4m3fn, torch.float8_e5m2,
+            torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int8, torch.bool, torch.complex64,
+            torch.complex128, torch.float8_e4m3fn, torch.float8_e5m2,
         ]  # fmt: skip
+        # Old versions of torch lack them.
+        typed += [getattr(torch, name) for name in ("uint16", "uint32", "uint64") if hasattr(torch, name)]
 
         def sample(number):
             raw = torch.arange(number, number + 32, dtype=torch.uint8)
@@ -357,6 +359,7 @@ class TestRagged:
         assert_same_object(batch["embedding"].values, torch.cat([sample["embedding"] for sample in samples]))
         assert_same_object(list(data.__getitems__([3, 1])), samples)
 
+    @pytest.mark.skipif(not hasattr(torch.nested, "nested_tensor_from_jagged"), reason="this torch has none")
     def test_nested_tensors(self, ragged):
         folder, files = ragged
         data = ptview.Dataset(folder, pad=ptview.ragged("nested"))
@@ -577,9 +580,22 @@ def test_an_index_of_chosen_files_stays_that(tmp_path) -> None:
         assert [os.path.basename(file) for file in ptview.Dataset(tmp_path).files] == ["a.pt", "b.pt"]
 
 
-def test_an_index_is_mapped(tmp_path) -> None:
-    torch.save({"x": torch.zeros(1)}, tmp_path / "a.pt")
+@pytest.mark.skipif(sys.platform != "linux", reason="maps are listed in /proc")
+def test_data_sets_of_a_folder_share_one_map_of_its_index(tmp_path):
+    first = folders.write(tmp_path, 1, folders.simple)[0]
+    for number in range(1, 4_000):
+        os.link(first, tmp_path / f"a file with a rather long name {number * 7919 % 4_001:05}.pt")
     ptview.index(tmp_path)
-    data = ptview.Dataset(tmp_path)
-    assert str(tmp_path / "index.ptidx") in Path("/proc/self/maps").read_text()
-    assert len(data) == 1
+    index = tmp_path / "index.ptidx"
+    assert index.stat().st_size > 64 << 10, "smaller ones are read"
+
+    def maps() -> int:
+        return sum(str(index) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+    data = [ptview.Dataset(tmp_path) for _ in range(3)]
+    assert maps() == 1
+    # A new index is another one; the data sets keep theirs.
+    os.link(first, tmp_path / "new.pt")
+    ptview.index(tmp_path)
+    data.append(ptview.Dataset(tmp_path))
+    assert [len(one) for one in data] == [4_000, 4_000, 4_000, 4_001]

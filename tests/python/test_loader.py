@@ -187,6 +187,60 @@ class TestDataLoader:
         )
         assert int(out) < 64 * 20_000
 
+    def test_descriptors_in_the_parent(self, tmp_path):
+        """Made, read, walked by workers, many at a time, given back."""
+        first = folders.write(tmp_path / "many", 1, folders.simple)[0]
+        for number in range(1, 5_000):
+            os.link(first, tmp_path / "many" / f"{number:05}.pt")
+        folders.write(tmp_path / "few", 60, folders.simple)
+        run(
+            """
+            import gc, os, pickle, resource, sys
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+            import torch, ptview
+            from torch.utils.data import DataLoader
+
+            def descriptors():
+                gc.collect()
+                return sum(os.readlink(f"/proc/self/fd/{fd}").startswith(sys.argv[1]) for fd in numbers())
+
+            def numbers():
+                found = os.listdir("/proc/self/fd")
+                return [fd for fd in found if os.path.lexists(f"/proc/self/fd/{fd}")]
+
+            class Counted(ptview.Dataset):
+                def __getitems__(self, indices):
+                    batch = self.collate(super().__getitems__(indices))
+                    return {**batch, "descriptors": descriptors()}
+
+            if __name__ == "__main__":
+                many = ptview.Dataset(sys.argv[1] + "/many")
+                assert (len(many), descriptors()) == (5_000, 0), "nothing is open that was not read"
+                for index in range(0, 5_000, 3):
+                    many[index]
+                assert descriptors() == 1, "the folder"
+                for batch in DataLoader(many, 500, shuffle=True, num_workers=2, collate_fn=many.collate):
+                    pass
+                assert descriptors() == 1, "workers open their own"
+
+                # As many as there may be, and more: nobody is left without.
+                few = [Counted(sys.argv[1] + "/few") for _ in range(8)]
+                for data in few:
+                    assert [data[index]["y"] for index in range(60)] == [index % 7 for index in range(60)]
+                assert descriptors() <= 256 // 4 + len(few) + 1
+                carried = pickle.loads(pickle.dumps(few[0]))
+                assert descriptors() <= 256 // 4 + len(few) + 1
+                del few[1:], carried, data
+                assert descriptors() == 60 + 1, "all of the first one"
+                for batch in DataLoader(few[0], 20, num_workers=2, collate_fn=lambda batch: batch):
+                    # Those that were inherited are closed; there is the folder of `many` as well.
+                    assert batch["descriptors"] <= 40 + 1, batch["descriptors"]
+                del few, many
+                assert descriptors() == 0
+            """,
+            tmp_path,
+        )
+
 
 class TestLoader:
     def test_an_epoch_in_order_equals_the_naive_one(self, nested):

@@ -45,4 +45,5 @@ def test_a_second_interpreter_is_told_no() -> None:
     inner = "try:\n    import ptview\nexcept ImportError as error:\n    print(error)\n"
     code = f"import _xxsubinterpreters as s\nimport ptview\ns.run_string(s.create(), {inner!r})\n"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    assert "more than once per process" in done.stdout
+    # That of ours, or of numpy 1.
+    assert "more than once per process" in done.stdout or "one interpreter per process" in done.stdout

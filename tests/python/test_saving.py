@@ -10,7 +10,7 @@ def round_trip(tmp_path, value: object) -> object:
     path = tmp_path / "saved.pt"
     ptview.save(value, path)
     loaded = torch.load(path, weights_only=True)
-    assert torch.load(path, weights_only=True, mmap=True) is not None or loaded is None
+    assert torch.load(str(path), weights_only=True, mmap=True) is not None or loaded is None
     return loaded
 
 
@@ -30,6 +30,8 @@ def test_plain_values(tmp_path) -> None:
     "dtype", ["float16", "float32", "float64", "int8", "uint8", "int64", "bool", "complex64", "uint16"]
 )
 def test_arrays_become_tensors(tmp_path, dtype: str) -> None:
+    if not hasattr(torch, dtype):
+        pytest.skip(f"this torch has no {dtype}")
     array = np.arange(6).reshape(2, 3).astype(dtype)
     loaded = round_trip(
         tmp_path,

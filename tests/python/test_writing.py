@@ -13,25 +13,31 @@ FILES = [
 ]  # fmt: skip
 
 
+def loaded(path, **options) -> object:
+    if not hasattr(torch, "uint16") and b"_rebuild_tensor_v3" in path.read_bytes():
+        pytest.skip("this torch has dtypes of its own that weights_only=True refuses")
+    return torch.load(str(path), weights_only=True, **options)
+
+
 def test_every_sample_is_tested(samples):
     assert sorted(path.name for path in samples.iterdir()) == sorted(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_torch_loads_what_we_write(name, samples, ls):
-    assert_same(ls(samples / name), rows(torch.load(samples / name, weights_only=True)))
+    assert_same(ls(samples / name), rows(loaded(samples / name)))
 
 
 # torch maps records where they are; what it does with misaligned ones is its own affair.
 @pytest.mark.parametrize("name", [name for name in FILES if name not in ("alignment_1.pt", "alignment_8.pt")])
 def test_torch_maps_what_we_write(name, samples, ls):
-    assert_same(ls(samples / name), rows(torch.load(samples / name, weights_only=True, mmap=True)))
+    assert_same(ls(samples / name), rows(loaded(samples / name, mmap=True)))
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_round_trip_through_torch_changes_nothing(name, samples, ls, tmp_path):
     again = tmp_path / name
-    torch.save(torch.load(samples / name, weights_only=True), again)
+    torch.save(loaded(samples / name), again)
     drop = ("file", "offset", "zero_copy")
     ours, theirs = ([{k: v for k, v in row.items() if k not in drop} for row in ls(p)] for p in (samples / name, again))
     assert ours == theirs

@@ -66,6 +66,8 @@ pub struct Entry {
     pub fqn: Arc<str>,
     /// The path itself; the name alone where the planner did not keep it.
     pub path: Vec<Arc<str>>,
+    /// Of each part of the path, whether it is a position in a list; else it is a key of a dict.
+    pub positions: Vec<bool>,
     /// What the value is.
     pub content: Content,
 }
@@ -163,7 +165,8 @@ impl<'t> Reader<'t, '_> {
             let fqn = self.named(key, "state_dict_metadata")?;
             let path = paths.get(&fqn).map(|&path| self.path(path, &fqn)).transpose()?;
             let content = self.content(value, &fqn)?;
-            entries.push(Entry { path: path.unwrap_or_else(|| vec![fqn.clone()]), fqn, content });
+            let (path, positions) = path.unwrap_or_else(|| (vec![fqn.clone()], vec![false]));
+            entries.push(Entry { path, positions, fqn, content });
         }
         let stored = self.attribute(root, "storage_data").unwrap_or(Raw::None);
         let mut items = Vec::new();
@@ -248,16 +251,17 @@ impl<'t> Reader<'t, '_> {
         Ok(pairs)
     }
 
-    /// The path of a value: a tuple of keys and positions.
-    fn path(&mut self, path: Raw, fqn: &str) -> Result<Vec<Arc<str>>> {
+    /// The path of a value: a tuple of keys and positions; which of them are positions.
+    fn path(&mut self, path: Raw, fqn: &str) -> Result<(Vec<Arc<str>>, Vec<bool>)> {
         let components = self.tree.elements(path);
         let components = components.ok_or_else(|| self.unlike(&["planner_data", fqn], path, "a path"))?;
-        let mut out = Vec::new();
+        let (mut out, mut positions) = (Vec::new(), Vec::new());
         for component in components {
             self.spend(1)?;
             out.push(self.name(component).unwrap_or_else(|| repr(self.tree, component).into()));
+            positions.push(matches!(component, Raw::Int(0..)));
         }
-        Ok(out)
+        Ok((out, positions))
     }
 
     fn counts(&mut self, value: Raw, path: &[&str]) -> Result<Vec<u64>> {

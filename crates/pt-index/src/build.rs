@@ -11,8 +11,9 @@ use crate::builder::IndexBuilder;
 use crate::error::{Error, Result};
 use crate::freshness::{Freshness, Policy, Stamp};
 use crate::index::{FileEntry, Index};
-use crate::record::Record;
+use crate::record::{Record, SharedRecord};
 use crate::source::{FileSource, Folder};
+use crate::structure::Structure;
 use crate::walk::{Found, Selection, data_files};
 
 /// Files up to this size are read in one go; of larger ones only directory and pickle are.
@@ -175,12 +176,12 @@ fn build(
             batch.iter().map(|file| known.as_mut().and_then(|known| known.find(&file.path))).collect();
         let outcomes: Vec<_> = (batch, entries)
             .into_par_iter()
-            .map_init(Vec::new, |buffer, (file, entry)| {
+            .map_init(Scratch::default, |scratch, (file, entry)| {
                 // What comes behind a failure that ends everything is not worth the time.
                 if failed.load(Ordering::Relaxed) || options.is_stopped() {
                     return Outcome::Passed;
                 }
-                let outcome = look_at(&folder, file, entry, &options.limits, buffer);
+                let outcome = look_at(&folder, file, entry, &options.limits, scratch);
                 let is_failure = matches!(outcome, Outcome::Failed(..));
                 failed.fetch_or(options.fail_on_error && is_failure, Ordering::Relaxed);
                 outcome
@@ -200,7 +201,7 @@ fn build(
                 Outcome::Parsed(record) => {
                     let stamp = record.stamp;
                     record_bytes += record.memory_bytes();
-                    builder.add_record(&file.path, *record)?;
+                    builder.add_record(&file.path, record)?;
                     built.parsed += 1;
                     stamp
                 }
@@ -227,10 +228,18 @@ fn build(
 enum Outcome<'i> {
     /// The earlier index speaks of it.
     Unchanged(FileEntry<'i>),
-    Parsed(Box<Record>),
+    Parsed(SharedRecord),
     Failed(Stamp, Error),
     /// Not looked at.
     Passed,
+}
+
+/// What a thread keeps from file to file.
+#[derive(Default)]
+struct Scratch {
+    buffer: Vec<u8>,
+    /// Structure of the file before.
+    before: Option<Arc<Structure>>,
 }
 
 fn look_at<'i>(
@@ -238,7 +247,7 @@ fn look_at<'i>(
     file: &Found,
     entry: Option<FileEntry<'i>>,
     limits: &Limits,
-    buffer: &mut Vec<u8>,
+    scratch: &mut Scratch,
 ) -> Outcome<'i> {
     if let Some(problem) = &file.problem {
         return Outcome::Failed(Stamp::default(), problem.to_error(folder.join(&file.path)));
@@ -252,10 +261,10 @@ fn look_at<'i>(
     let record = folder.source(&file.path).and_then(|source| {
         stamp = Stamp::of(source.metadata());
         let record = |checkpoint: &Checkpoint<'_>| Record::new(stamp, checkpoint);
-        with_checkpoint(|| folder.join(&file.path), &source, limits, buffer, record)?
+        with_checkpoint(|| folder.join(&file.path), &source, limits, &mut scratch.buffer, record)?
     });
     match record {
-        Ok(record) => Outcome::Parsed(Box::new(record)),
+        Ok(record) => Outcome::Parsed(record.shared(&mut scratch.before)),
         Err(error) => Outcome::Failed(stamp, error),
     }
 }

@@ -1,5 +1,7 @@
 //! Files to the bytes of an index.
 
+use std::sync::Arc;
+
 use bytemuck::{Pod, cast_slice};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use pt_format::Checkpoint;
@@ -10,7 +12,7 @@ use crate::freshness::Stamp;
 use crate::index::{FileEntry, Index, Leaf};
 use crate::layout::*;
 use crate::paths::PathWriter;
-use crate::record::{Cell, Record};
+use crate::record::{Cell, Record, SharedRecord};
 use crate::schema::{Layout, Schema};
 use crate::sections::Sections;
 use crate::strings::{Strings, number};
@@ -32,6 +34,8 @@ pub struct IndexBuilder {
     schemas: Vec<Schema>,
     by_structure: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    /// Structure and schema of the file added last.
+    before: Option<(Arc<Structure>, u32)>,
     /// Of schemas of an earlier index: which they are here.
     adopted: HashMap<u32, u32>,
     /// Of the file that is adopted; kept from file to file.
@@ -51,16 +55,27 @@ impl IndexBuilder {
     /// [`Error::PathOrder`] for a path that does not come behind the one before, [`Error::TooMany`] when the format cannot number
     /// that many rows. The builder is then of no more use.
     pub fn add(&mut self, path: &str, stamp: Stamp, checkpoint: &Checkpoint<'_>) -> Result<()> {
-        self.add_record(path, Record::new(stamp, checkpoint)?)
+        self.add_record(path, Record::new(stamp, checkpoint)?.shared(&mut None))
     }
 
     /// Adds a file that was taken down already.
-    pub(crate) fn add_record(&mut self, path: &str, record: Record) -> Result<()> {
-        let Record { stamp, fingerprint, structure, mut cells, text } = record;
+    pub(crate) fn add_record(&mut self, path: &str, record: SharedRecord) -> Result<()> {
+        let SharedRecord { stamp, fingerprint, structure, numbers, mut cells, text } = record;
         for cell in cells.iter_mut().filter(|cell| cell.kind == column::STR) {
             cell.bits = self.texts.intern(cell.text(&text))?.into();
         }
-        let schema = self.add_structure(head(stamp, fingerprint), structure, &cells)?;
+        let head = head(stamp, fingerprint);
+        let schema = match &self.before {
+            Some((before, schema)) if Arc::ptr_eq(before, &structure) => {
+                self.schemas[*schema as usize].push(head, numbers.into_iter(), &cells);
+                *schema
+            }
+            _ => {
+                let schema = self.add_structure(head, &structure, numbers.into_iter(), &cells)?;
+                self.before = Some((structure, schema));
+                schema
+            }
+        };
         self.add_path(path, stamp, schema)
     }
 
@@ -82,7 +97,8 @@ impl IndexBuilder {
                 schema
             }
             None => {
-                let schema = self.add_structure(head, Structure::of_entry(file)?, &cells)?;
+                let structure = Arc::new(Structure::of_entry(file)?);
+                let schema = self.add_structure(head, &structure, structure.numbers(), &cells)?;
                 self.adopted.insert(file.schema_number(), schema);
                 schema
             }
@@ -99,15 +115,23 @@ impl IndexBuilder {
     }
 
     /// Puts a file with its schema, a new one if there is none like it, and returns the schema's number.
-    fn add_structure(&mut self, head: [u64; 3], structure: Structure, cells: &[Cell]) -> Result<u32> {
+    fn add_structure(
+        &mut self,
+        head: [u64; SchemaRow::NUMBERS],
+        structure: &Arc<Structure>,
+        mut numbers: impl Iterator<Item = u64>,
+        cells: &[Cell],
+    ) -> Result<u32> {
         let hash = structure.hash(&self.hasher);
-        let same = |&id: &u32| self.schemas[id as usize].structure.same(&structure);
+        let same = |&id: &u32| self.schemas[id as usize].structure.same(structure);
         if let Some(&id) = self.by_structure.find(hash, same) {
-            self.schemas[id as usize].push(head, structure.numbers(), cells);
+            self.schemas[id as usize].push(head, numbers, cells);
             return Ok(id);
         }
         let id = number(self.schemas.len())?;
-        self.schemas.push(Schema::new(hash, structure, head, cells));
+        // Files that share a structure come after the one it was taken from.
+        debug_assert!(structure.numbers().eq(numbers.by_ref()), "numbers of another file");
+        self.schemas.push(Schema::new(hash, Arc::clone(structure), head, cells));
         let schemas = &self.schemas;
         self.by_structure.insert_unique(hash, id, |&id| schemas[id as usize].hash);
         Ok(id)
@@ -130,7 +154,10 @@ impl IndexBuilder {
     /// # Errors
     /// [`Error::TooMany`] when the format cannot number that many rows.
     pub fn finish(self) -> Result<Index> {
-        let Self { schemas, paths, path_hashes, file_schemas, texts, skipped, mut summary, .. } = self;
+        let Self { schemas, before, paths, path_hashes, file_schemas, texts, skipped, mut summary, .. } =
+            self;
+        // Schemas then own their structures.
+        drop(before);
         let mut layout = Layout::default();
         for schema in schemas {
             layout.add(schema)?;

@@ -2,7 +2,7 @@
 //!
 //! Every item is an archive that lies somewhere in a `.distcp` file. Its tensors become rows of that file, with positions in
 //! the file itself. A tensor in several chunks is listed once as a whole, with the plan, and its chunks as parts named by their
-//! place, such as `weight#[0, 4]`.
+//! place, such as `weight#[0, 4]`; [`Chunks`](crate::Chunks) finds them again.
 //!
 //! Source: `torch/distributed/checkpoint/filesystem.py`; [`pt_format::distributed`] reads the plan.
 
@@ -13,6 +13,7 @@ use pt_format::distributed::{Content, Entry, Item, Metadata};
 use pt_format::{Checkpoint, DType, Flags, Layout, Limits, PartKind, Source, Window};
 
 use crate::builder::IndexBuilder;
+use crate::chunks::name_of_chunk;
 use crate::error::{Error, Result};
 use crate::freshness::{Stamp, fingerprint_of_ends};
 use crate::index::Index;
@@ -67,7 +68,7 @@ pub fn build_distributed(folder: &Path, limits: &Limits) -> Result<Index> {
     for entry in plan.entries.iter().filter(|entry| is_chunked(entry)) {
         wholes.add_whole(entry)?;
     }
-    builder.add_record(METADATA, wholes.finish()?)?;
+    builder.add_record(METADATA, wholes.finish()?.shared(&mut None))?;
     for (file, mut items) in items {
         items.sort_by_key(|item| item.offset);
         let path = folder.join(file);
@@ -76,7 +77,7 @@ pub fn build_distributed(folder: &Path, limits: &Limits) -> Result<Index> {
         for item in items {
             rows.add(item, entries.get(&*item.fqn).copied(), &source, limits)?;
         }
-        builder.add_record(file, rows.finish()?)?;
+        builder.add_record(file, rows.finish()?.shared(&mut None))?;
     }
     builder.finish()
 }
@@ -280,9 +281,9 @@ fn name_of(item: &Item, entry: Option<&Entry>) -> (String, Vec<String>) {
         None => vec![name.clone()],
     };
     if let Some(offsets) = item.offsets.as_ref().filter(|_| entry.is_some_and(is_chunked)) {
-        let place = format!("#{offsets:?}");
-        name.push_str(&place);
-        path.push(place);
+        let chunk = name_of_chunk(&name, offsets);
+        path.push(chunk[name.len()..].to_owned());
+        name = chunk;
     }
     (name, path)
 }

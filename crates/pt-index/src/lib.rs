@@ -19,6 +19,7 @@ compile_error!("index rows are little-endian and read in place; big-endian hosts
 mod build;
 mod builder;
 mod check;
+mod chunks;
 mod column;
 mod distributed;
 mod error;
@@ -44,6 +45,7 @@ pub use crate::build::{
 };
 pub use crate::builder::IndexBuilder;
 pub use crate::check::{CheckStep, Findings, build_any, check};
+pub use crate::chunks::{ChunkPlace, Chunks};
 pub use crate::column::Column;
 pub use crate::distributed::{build_distributed, is_distributed};
 pub use crate::error::{Error, Result};

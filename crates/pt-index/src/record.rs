@@ -1,5 +1,7 @@
 //! One file as an index keeps it: its structure, which like files share, and the numbers that are its own.
 
+use std::sync::Arc;
+
 use pt_format::{ByteOrder, Checkpoint, Kind, Part, PartKind, Value};
 
 use crate::error::Result;
@@ -23,6 +25,17 @@ pub(crate) struct Record {
     /// One for each column.
     pub(crate) cells: Vec<Cell>,
     /// What string cells refer to.
+    pub(crate) text: String,
+}
+
+/// A [`Record`] whose structure may be that of other files too: of it, only the numbers are its own.
+pub(crate) struct SharedRecord {
+    pub(crate) stamp: Stamp,
+    pub(crate) fingerprint: u64,
+    pub(crate) structure: Arc<Structure>,
+    /// [`Structure::numbers`] of this file.
+    pub(crate) numbers: Vec<u64>,
+    pub(crate) cells: Vec<Cell>,
     pub(crate) text: String,
 }
 
@@ -88,19 +101,15 @@ impl Record {
         Ok(record)
     }
 
-    /// Returns about how many bytes of memory it takes.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        let structure = &self.structure;
-        size_of::<Self>()
-            + structure.strings.bytes.len()
-            + size_of_val(&structure.strings.ends[..])
-            + size_of_val(&structure.tensors[..])
-            + size_of_val(&structure.dims[..])
-            + size_of_val(&structure.storages[..])
-            + size_of_val(&structure.path_parts[..])
-            + size_of_val(&structure.nodes[..])
-            + size_of_val(&self.cells[..])
-            + self.text.len()
+    /// Keeps the structure only if it is not the one met `before`, which it then becomes.
+    pub(crate) fn shared(self, before: &mut Option<Arc<Structure>>) -> SharedRecord {
+        let Self { stamp, fingerprint, structure, cells, text } = self;
+        let numbers = structure.numbers().collect();
+        let structure = match before {
+            Some(before) if before.same(&structure) => Arc::clone(before),
+            _ => Arc::clone(before.insert(Arc::new(structure))),
+        };
+        SharedRecord { stamp, fingerprint, structure, numbers, cells, text }
     }
 
     /// Takes down the parts of the saved object. Scalars become columns.
@@ -158,6 +167,17 @@ impl Record {
         let row = NodeRow { key: 0, end: 1, target: NONE, kind: node::OPAQUE, key_kind: key::NONE };
         self.structure.nodes.push(row);
         self.structure.renumber_strings()
+    }
+}
+
+impl SharedRecord {
+    /// Returns about how many bytes of memory it takes, with its share of the structure.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.structure.memory_bytes() / Arc::strong_count(&self.structure)
+            + size_of_val(&self.numbers[..])
+            + size_of_val(&self.cells[..])
+            + self.text.len()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Like files, collected under their schema, and how they are laid out in an index.
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::builder::lookup_table;
@@ -13,7 +15,7 @@ use crate::structure::Structure;
 pub(crate) struct Schema {
     pub(crate) hash: u64,
     /// With the numbers of the first file.
-    pub(crate) structure: Structure,
+    pub(crate) structure: Arc<Structure>,
     /// Stamp and fingerprint of the first file.
     head: [u64; SchemaRow::NUMBERS],
     /// The numbers of all files, one after the other as `head` and [`Structure::numbers`] have them: of those that are
@@ -33,7 +35,7 @@ struct Column {
 impl Schema {
     pub(crate) fn new(
         hash: u64,
-        structure: Structure,
+        structure: Arc<Structure>,
         head: [u64; SchemaRow::NUMBERS],
         cells: &[Cell],
     ) -> Self {
@@ -99,38 +101,44 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Puts a schema and the rows of its files behind the others.
-    pub(crate) fn add(&mut self, mut schema: Schema) -> Result<()> {
+    pub(crate) fn add(&mut self, schema: Schema) -> Result<()> {
+        let Schema { structure, head, varying, columns, rows, .. } = schema;
+        let mut structure = Arc::unwrap_or_clone(structure);
+        let own = std::mem::take(&mut structure.strings);
         if self.strings.is_empty() {
-            self.strings = std::mem::take(&mut schema.structure.strings);
+            self.strings = own;
         } else {
-            let own = std::mem::take(&mut schema.structure.strings);
-            schema.structure.map_strings(|id| self.strings.intern(own.get(id)))?;
+            structure.map_strings(|id| self.strings.intern(own.get(id)))?;
         }
+        let [size, modified_ns, fingerprint] = head;
         let mut row = SchemaRow {
             tensors_before: self.tensors_before,
             storages_before: self.storages_before,
-            rows_count: schema.rows,
-            flags: schema.structure.flags,
+            size,
+            modified_ns,
+            fingerprint,
+            rows_count: rows,
+            flags: structure.flags,
             tensors_start: number(self.tensors.len())?,
-            tensors_count: number(schema.structure.tensors.len())?,
+            tensors_count: number(structure.tensors.len())?,
             storages_start: number(self.storages.len())?,
-            storages_count: number(schema.structure.storages.len())?,
+            storages_count: number(structure.storages.len())?,
             columns_start: number(self.columns.len())?,
-            columns_count: number(schema.columns.len())?,
+            columns_count: number(columns.len())?,
             nodes_start: number(self.nodes.len())?,
-            nodes_count: number(schema.structure.nodes.len())?,
+            nodes_count: number(structure.nodes.len())?,
             buckets_start: number(self.name_buckets.len())?,
             ..SchemaRow::default()
         };
         self.tensors_before += u64::from(row.tensors_count) * u64::from(row.rows_count);
         self.storages_before += u64::from(row.storages_count) * u64::from(row.rows_count);
-        self.add_rows(&mut schema, &mut row)?;
-        self.add_names(&schema.structure, &mut row);
-        for (column, &name) in schema.columns.iter().zip(&schema.structure.columns) {
+        self.add_rows(&mut structure, varying, &mut row)?;
+        self.add_names(&structure, &mut row);
+        for (column, &name) in columns.iter().zip(&structure.columns) {
             self.add_column(column, name);
         }
 
-        let Structure { mut tensors, dims, storages, quantizers, path_parts, nodes, .. } = schema.structure;
+        let Structure { mut tensors, dims, storages, quantizers, path_parts, nodes, .. } = structure;
         let (dims_before, quantizers_before) = (number(self.dims.len())?, number(self.quantizers.len())?);
         let parts_before = number(self.path_parts.len())?;
         number(self.dims.len() + dims.len())?;
@@ -155,27 +163,30 @@ impl Layout {
     }
 
     /// Works out which numbers differ from file to file and in how many bytes, and writes those of every file.
-    fn add_rows(&mut self, schema: &mut Schema, row: &mut SchemaRow) -> Result<()> {
+    fn add_rows(
+        &mut self,
+        structure: &mut Structure,
+        varying: Vec<Vec<u64>>,
+        row: &mut SchemaRow,
+    ) -> Result<()> {
         let mut plan = Plan::default();
-        let mut varying = std::mem::take(&mut schema.varying).into_iter();
-        let [size, modified_ns, fingerprint] = schema.head;
-        (row.size, row.modified_ns, row.fingerprint) = (size, modified_ns, fingerprint);
+        let mut varying = varying.into_iter();
         if varying.len() > 0 {
             let fields = [&mut row.size, &mut row.modified_ns, &mut row.fingerprint];
             (row.varying, row.varying_mask) = plan.fields(&mut self.varying, fields, &mut varying)?;
-            for storage in &mut schema.structure.storages {
+            for storage in &mut structure.storages {
                 let StorageRow { data_offset, header_offset, packed_bytes, bytes, crc32, name_hash, .. } =
                     storage;
                 let fields = [data_offset, header_offset, packed_bytes, bytes, crc32, name_hash];
                 let listed = plan.fields(&mut self.varying, fields, &mut varying)?;
                 (storage.varying, storage.varying_mask) = listed;
             }
-            for tensor in &mut schema.structure.tensors {
+            for tensor in &mut structure.tensors {
                 let fields = [&mut tensor.storage_offset];
                 (tensor.varying, tensor.varying_mask) =
                     plan.fields(&mut self.varying, fields, &mut varying)?;
                 let start = tensor.dims as usize;
-                let dims = &schema.structure.dims[start..start + tensor.dims_count()];
+                let dims = &structure.dims[start..start + tensor.dims_count()];
                 if plan.dims(&mut self.varying, dims, &mut varying)? {
                     tensor.varying_mask |= TensorRow::DIMS;
                 }
@@ -183,7 +194,7 @@ impl Layout {
         }
         self.file_rows.resize(self.file_rows.len().next_multiple_of(8), 0);
         row.rows_start = self.file_rows.len() as u64;
-        row.row_bytes = plan.write(&mut self.varying, schema.rows as usize, &mut self.file_rows)?;
+        row.row_bytes = plan.write(&mut self.varying, row.rows_count as usize, &mut self.file_rows)?;
         Ok(())
     }
 

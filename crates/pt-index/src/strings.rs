@@ -11,7 +11,7 @@ use crate::layout::NONE;
 const TABLE_FROM: usize = 16;
 
 /// A growing pool of strings.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Strings {
     pub(crate) ends: Vec<u64>,
     pub(crate) bytes: Vec<u8>,

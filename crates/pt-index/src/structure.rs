@@ -13,7 +13,7 @@ use crate::strings::{Strings, number};
 
 /// What like files share. Strings are numbered in the order in which the rows name them, so equal structures are equal
 /// byte for byte; the numbers in the rows ([`Structure::numbers`]) are those of one file and do not count.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Structure {
     pub(crate) flags: u32,
     pub(crate) strings: Strings,
@@ -311,6 +311,18 @@ impl Structure {
             std::iter::once(row.storage_offset).chain(dims.iter().copied())
         });
         storages.chain(tensors)
+    }
+
+    /// Returns about how many bytes of memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.strings.bytes.len()
+            + size_of_val(&self.strings.ends[..])
+            + size_of_val(&self.tensors[..])
+            + size_of_val(&self.dims[..])
+            + size_of_val(&self.storages[..])
+            + size_of_val(&self.path_parts[..])
+            + size_of_val(&self.nodes[..])
     }
 
     /// Returns a digest that tells structures apart well enough: of names, of what tensors are, of the parts around them.

@@ -275,9 +275,8 @@ impl DataSet {
     #[must_use]
     pub fn reopened(&self) -> Self {
         let Shared { files, options, .. } = &*self.shared;
-        let cache = FileCache::new(self.root(), self.index().clone()).with_capacity(files.cache().capacity());
         let shared = Shared {
-            files: Files::new(cache, options.policy, options.unit != Unit::File),
+            files: files.reopened(),
             options: options.clone(),
             plain: Plain::new(self.index().tensor_count()),
         };

@@ -17,7 +17,9 @@ pub(crate) struct Files {
     cache: FileCache,
     policy: Policy,
     checked: CheckedRecords,
-    kind: Kind,
+    comes_back: bool,
+    /// Found when the first file is opened: a data set that nobody reads keeps nobody else from keeping files open.
+    kind: OnceLock<Kind>,
 }
 
 #[derive(Debug)]
@@ -48,16 +50,27 @@ pub(crate) enum Opened<'f> {
 impl Files {
     /// `comes_back` says whether samples that are apart in the order of an epoch may lie in one file.
     pub(crate) fn new(cache: FileCache, policy: Policy, comes_back: bool) -> Self {
-        let (files, storages) = (cache.index().file_count(), cache.index().storage_count());
-        let kind = if files <= cache.capacity() {
-            Kind::All((0..files).map(|_| OnceLock::new()).collect())
-        } else if comes_back || cache.access() != Access::Read {
-            Kind::Some
-        } else {
-            // Of many files that are read once an epoch, those kept are not those that come next.
-            Kind::None(Folder::open(cache.folder()).ok())
-        };
-        Self { cache: cache.with_policy(policy), policy, checked: CheckedRecords::new(storages), kind }
+        let checked = CheckedRecords::new(cache.index().storage_count());
+        Self { cache: cache.with_policy(policy), policy, checked, comes_back, kind: OnceLock::new() }
+    }
+
+    fn kind(&self) -> &Kind {
+        self.kind.get_or_init(|| {
+            if self.cache.holds_all() {
+                let files = self.cache.index().file_count();
+                Kind::All((0..files).map(|_| OnceLock::new()).collect())
+            } else if self.comes_back || self.cache.access() != Access::Read {
+                Kind::Some
+            } else {
+                // Of many files that are read once an epoch, those kept are not those that come next.
+                Kind::None(Folder::open(self.cache.folder()).ok())
+            }
+        })
+    }
+
+    /// The same files, of which none is open.
+    pub(crate) fn reopened(&self) -> Self {
+        Self::new(self.cache.reopened(), self.policy, self.comes_back)
     }
 
     pub(crate) fn cache(&self) -> &FileCache {
@@ -66,12 +79,12 @@ impl Files {
 
     /// Returns whether files stay open.
     pub(crate) fn keeps(&self) -> bool {
-        !matches!(self.kind, Kind::None(_))
+        !matches!(self.kind(), Kind::None(_))
     }
 
     /// Returns a file that is open and stays so.
     pub(crate) fn kept(&self, file: usize) -> Option<&Kept> {
-        match &self.kind {
+        match self.kind() {
             Kind::All(files) => files.get(file)?.get(),
             _ => None,
         }
@@ -84,7 +97,7 @@ impl Files {
         tensors: usize,
         path: &mut PathSpace,
     ) -> Result<Opened<'_>> {
-        match &self.kind {
+        match self.kind() {
             Kind::All(files) => {
                 let Some(slot) = files.get(entry.row()) else { return self.cached(entry) };
                 if let Some(kept) = slot.get() {

@@ -36,9 +36,10 @@ pub(crate) fn to_dlpack(dtype: DType) -> Option<DLDataType> {
     })
 }
 
-/// Returns the type in DLPack's words where every torch that is served reads it.
+/// Returns the type in DLPack's words where every torch that is served reads it. That of 2.1 reads no `bool`.
 pub(crate) fn to_any_torch(dtype: DType) -> Option<DLDataType> {
-    to_dlpack(dtype).filter(|_| dtype as u8 <= DType::Complex128 as u8)
+    let is_old = dtype as u8 <= DType::Complex128 as u8 && dtype != DType::Bool;
+    to_dlpack(dtype).filter(|_| is_old)
 }
 
 /// Returns the numpy dtype, in the byte order asked for.

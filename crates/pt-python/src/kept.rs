@@ -1,4 +1,4 @@
-//! Indexes that were opened last, kept open: who takes one tensor of a file takes another soon.
+//! Indexes that were opened last, kept open: who takes one tensor of a file takes another soon, and the data sets of a folder share one.
 //!
 //! Opening an index anew means to open, map and unmap a file, and to fault in the pages that are looked at: more than all else that opening
 //! a checkpoint and making a tensor takes.

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod data;
+mod distributed;
 mod dtype;
 mod error;
 #[allow(unsafe_code)]
@@ -30,6 +31,8 @@ use pyo3::prelude::*;
 mod _ptview {
     #[pymodule_export]
     use crate::data::{Layout, Memory, Order, Pipeline, Plan, Samples};
+    #[pymodule_export]
+    use crate::distributed::load_distributed;
     #[pymodule_export]
     use crate::export::Region;
     #[pymodule_export]

@@ -1,11 +1,15 @@
 //! `ptview.load`: the object in a file, with torch's own tensors over the file's bytes.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dlpark::ffi::DLDataType;
 use pt_format::{
-    ByteOrder, Checkpoint, DType, Flags, Kind, Layout, Limits, Quantizer, Storage, Tensor, Value, geometry,
+    ByteOrder, Checkpoint, DType, Flags, Kind, Layout, Limits, Quantizer, Source, Storage, Tensor, Value,
+    geometry,
 };
 use pt_index::FileSource;
 use pt_view::{CheckedRecords, FileBytes};
@@ -24,13 +28,13 @@ use crate::{dtype, numpy, torch};
 pub(crate) struct Loader<'c, 'py> {
     py: Python<'py>,
     path: &'c Path,
-    source: &'c FileSource,
+    file: FileBytes<'c>,
     checkpoint: &'c Checkpoint<'c>,
     /// The file itself; none where each storage is to be copied.
-    memory: Option<Arc<Memory>>,
+    mapped: Option<Mapped<'c>>,
     storages: Vec<Known<'py>>,
     /// torch's function that brings a storage where it belongs; none where that is the CPU in any case.
-    restore: Option<Bound<'py, PyAny>>,
+    pub(crate) restore: Option<Bound<'py, PyAny>>,
 }
 
 /// What is known of a storage by now.
@@ -57,15 +61,21 @@ pub(crate) fn load<'py>(
     let memory = if mmap { Some(Arc::new(memory_of(&source)?)) } else { None };
     // Whoever loads a file mostly wants all of it.
     memory.iter().for_each(|memory| memory.read_ahead());
-    let mut loader = Loader::new(py, &path, &source, &checkpoint, memory);
+    let mapped = memory.map(|memory| Mapped::new(memory, &source));
+    let checked = CheckedRecords::new(0);
+    let mut loader = Loader::new(py, &path, FileBytes::read(&source, &checked), &checkpoint, mapped);
     // Most files were saved from the CPU, where nothing is to be done.
     let moves = everywhere || checkpoint.storages().any(|storage| storage.location() != "cpu");
     loader.restore = restore.filter(|_| moves);
-    tree::build(py, checkpoint.values(), &mut loader)
+    loader.value(checkpoint.values())
 }
 
 pub(crate) fn parse<'s>(path: &Path, source: &'s FileSource) -> Result<Checkpoint<'s>> {
-    let parsed = Checkpoint::parse(source, &Limits::default());
+    parsed(path, Checkpoint::parse(source, &Limits::default()))
+}
+
+/// Names the file in the error, if there is one.
+pub(crate) fn parsed<T>(path: &Path, parsed: pt_format::Result<T>) -> Result<T> {
     Ok(parsed.map_err(|source| pt_index::Error::File { path: path.to_owned(), source })?)
 }
 
@@ -73,9 +83,9 @@ impl<'c, 'py> Loader<'c, 'py> {
     pub(crate) fn new(
         py: Python<'py>,
         path: &'c Path,
-        source: &'c FileSource,
+        file: FileBytes<'c>,
         checkpoint: &'c Checkpoint<'c>,
-        memory: Option<Arc<Memory>>,
+        mapped: Option<Mapped<'c>>,
     ) -> Self {
         let mut storages: Vec<Known<'py>> = Vec::new();
         storages.resize_with(checkpoint.storages().len(), Known::default);
@@ -84,7 +94,7 @@ impl<'c, 'py> Loader<'c, 'py> {
         {
             storages[storage.index()].uses += 1;
         }
-        Self { py, path, source, checkpoint, memory, storages, restore: None }
+        Self { py, path, file, checkpoint, mapped, storages, restore: None }
     }
 
     /// Makes one value of the file.
@@ -106,13 +116,15 @@ impl<'c, 'py> Loader<'c, 'py> {
     }
 
     fn in_file(&self, storage: Storage<'_>, dtype: DType) -> Result<Option<Region>> {
-        let (Some(memory), Some(record)) = (&self.memory, storage.record()) else { return Ok(None) };
+        let (Some(Mapped { memory, headers }), Some(record)) = (&self.mapped, storage.record()) else {
+            return Ok(None);
+        };
         let native =
             self.checkpoint.byte_order() == ByteOrder::Little || self.swapped_width(storage, dtype) == 1;
         if !record.is_stored() || !native {
             return Ok(None);
         }
-        record.verify(self.source).map_err(pt_view::Obstacle::from)?;
+        record.verify(headers).map_err(pt_view::Obstacle::from)?;
         let region = Region::new(memory.clone(), record.data_offset, record.bytes);
         let region = region.ok_or_else(|| self.error("the file was cut off"))?;
         Ok(Some(region).filter(|region| region.is_aligned(dtype.alignment())))
@@ -122,14 +134,12 @@ impl<'c, 'py> Loader<'c, 'py> {
         let Some(record) = storage.record() else {
             return Ok(Region::whole(Memory::owned(0, |_| Ok::<_, Error>(()))?));
         };
-        let checked = CheckedRecords::new(0);
         let width = match self.checkpoint.byte_order() {
             ByteOrder::Big => self.swapped_width(storage, dtype),
             ByteOrder::Little => 1,
         };
-        let source = self.source;
+        let file = self.file;
         let memory = self.py.detach(|| -> Result<Memory> {
-            let file = FileBytes::read(source, &checked);
             Memory::owned(file.check_record(&record)?, |out| {
                 file.read_record(&record, out)?;
                 swap(out, width);
@@ -304,6 +314,50 @@ impl<'c, 'py> Loader<'c, 'py> {
             name => format!("tensor `{name}`"),
         };
         Class::Tensor.error(format!("{}: {name}: {what}", self.path.display()))
+    }
+}
+
+/// A file in memory.
+pub(crate) struct Mapped<'s> {
+    memory: Arc<Memory>,
+    /// The same file, for the small reads that check where records start.
+    headers: Nearby<'s>,
+}
+
+impl<'s> Mapped<'s> {
+    pub(crate) fn new(memory: Arc<Memory>, source: &'s FileSource) -> Self {
+        Self { memory, headers: Nearby { source, page: RefCell::default() } }
+    }
+}
+
+/// A file of which a page is kept: of small reads that come in the order of the file, few then ask the system.
+struct Nearby<'s> {
+    source: &'s FileSource,
+    /// Where it begins, and its bytes.
+    page: RefCell<(u64, Vec<u8>)>,
+}
+
+impl Source for Nearby<'_> {
+    fn len(&self) -> u64 {
+        self.source.len()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        const PAGE_BYTES: u64 = 4096;
+        let (start, bytes) = &mut *self.page.borrow_mut();
+        let kept = |start: u64, bytes: &[u8]| {
+            let from = usize::try_from(offset.checked_sub(start)?).ok()?;
+            Some(Cow::Owned(bytes.get(from..from.checked_add(length)?)?.to_vec()))
+        };
+        if let Some(kept) = kept(*start, bytes) {
+            return Ok(kept);
+        }
+        let page = PAGE_BYTES.min(self.len().saturating_sub(offset)) as usize;
+        if length > page {
+            return self.source.read_at(offset, length);
+        }
+        (*start, *bytes) = (offset, self.source.read_at(offset, page)?.into_owned());
+        kept(*start, bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 

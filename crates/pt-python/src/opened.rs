@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hashbrown::HashMap;
 use pt_format::Limits;
 use pt_index::{FileEntry, FileSource, Freshness, Index, TensorEntry};
-use pt_view::{CachedFile, FileCache, Mapping, OpenOptions, TensorView};
+use pt_view::{CachedFile, Chunked, FileCache, Mapping, OpenOptions, TensorView};
 
 use crate::error::{Class, Result};
 use crate::export::{Memory, Region};
@@ -115,6 +115,17 @@ impl Opened {
             return Ok(Lent { region, in_place: true });
         }
         Self::copy(view)
+    }
+
+    /// Looks at a tensor that lies in chunks.
+    pub(crate) fn chunked<'o>(&'o self, entry: TensorEntry<'o>) -> Result<Chunked<'o>> {
+        Ok(self.files.chunked_at(entry)?)
+    }
+
+    /// Puts the chunks of a tensor together.
+    pub(crate) fn assemble(chunked: &Chunked<'_>) -> Result<Lent> {
+        let filled = Memory::owned(chunked.buffer_bytes()?, |out| chunked.read_into(out))?;
+        Ok(Lent { region: Region::whole(filled), in_place: false })
     }
 
     /// Copies the elements of a view: contiguous, little-endian, as they are meant.

@@ -4,16 +4,16 @@ use std::ffi::c_int;
 use std::sync::Arc;
 
 use dlpark::python::ExportRequest;
-use pt_format::{Flags, Layout, geometry};
+use pt_format::{DType, Flags, Layout, geometry};
 use pt_index::TensorEntry;
-use pt_view::{CachedFile, FileBytes, TensorView};
+use pt_view::{CachedFile, CheckedRecords, Chunked, FileBytes, TensorView};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyEllipsis, PySlice, PyTuple};
 
 use crate::error::{Class, Result};
 use crate::export::{Elements, lend_buffer_of};
-use crate::load::{Loader, parse};
+use crate::load::{Loader, Mapped, parse};
 use crate::opened::{Lent, Opened};
 use crate::tree::Object;
 use crate::{dtype, numpy, torch};
@@ -47,6 +47,30 @@ impl Tensor {
     /// Looks at the tensor, or the part of it, without its bytes.
     fn described<R>(&self, look: impl FnOnce(&TensorView<'_>) -> Result<R>) -> Result<R> {
         look(&self.cut(TensorView::new(self.entry()?, FileBytes::new(&[])))?)
+    }
+
+    /// Looks at the tensor, or the part of it, if it lies in chunks.
+    fn in_chunks(&self) -> Result<Option<Chunked<'_>>> {
+        let entry = self.entry()?;
+        if entry.layout() != Layout::Chunked {
+            return Ok(None);
+        }
+        let mut part = self.opened.chunked(entry)?;
+        for next in &self.cuts {
+            part = match *next {
+                Cut::Select { dim, index } => part.select(dim, index)?,
+                Cut::Narrow { dim, start, length } => part.narrow(dim, start, length)?,
+            };
+        }
+        Ok(Some(part))
+    }
+
+    /// Returns the sizes of the tensor, or the part of it.
+    fn sizes(&self) -> Result<Option<Vec<u64>>> {
+        match self.in_chunks()? {
+            Some(chunked) => Ok(Some(chunked.shape().to_vec())),
+            None => self.described(|view| Ok(view.shape().map(<[u64]>::to_vec))),
+        }
     }
 
     /// Looks at the tensor, or the part of it, in its file.
@@ -91,19 +115,25 @@ impl Tensor {
     /// The sizes; None for nested tensors.
     #[getter]
     fn shape<'py>(&self, py: Python<'py>) -> Result<Option<Bound<'py, PyTuple>>> {
-        self.described(|view| Ok(view.shape().map(|shape| PyTuple::new(py, shape)).transpose()?))
+        Ok(self.sizes()?.map(|shape| PyTuple::new(py, shape)).transpose()?)
     }
 
-    /// The strides in elements; None for sparse and nested tensors.
+    /// The strides in elements; None for sparse and nested tensors, and for those in chunks, which lie nowhere together.
     #[getter]
     fn stride<'py>(&self, py: Python<'py>) -> Result<Option<Bound<'py, PyTuple>>> {
+        if self.in_chunks()?.is_some() {
+            return Ok(None);
+        }
         self.described(|view| Ok(view.stride().map(|stride| PyTuple::new(py, stride)).transpose()?))
     }
 
     /// The bytes of the elements; None where shape or dtype is unknown.
     #[getter]
     fn nbytes(&self) -> Result<Option<u64>> {
-        self.described(|view| Ok(view.nbytes()))
+        match self.in_chunks()? {
+            Some(chunked) => Ok(chunked.nbytes()),
+            None => self.described(|view| Ok(view.nbytes())),
+        }
     }
 
     /// Whether ``requires_grad`` was set.
@@ -112,7 +142,7 @@ impl Tensor {
         Ok(self.entry()?.requires_grad())
     }
 
-    /// How the elements are held: ``"strided"``, ``"sparse_coo"``, …
+    /// How the elements are held: ``"strided"``, ``"sparse_coo"``, …; ``"chunked"`` in chunks, in several files.
     #[getter]
     fn layout(&self) -> Result<&'static str> {
         Ok(self.entry()?.layout().name())
@@ -121,6 +151,9 @@ impl Tensor {
     /// How the bytes are come by: ``"in place"``, ``"copied"``, or why they cannot be read.
     #[getter]
     fn access(&self) -> Result<String> {
+        if let Some(chunked) = self.in_chunks()? {
+            return Ok(chunked.check().map_or_else(|error| error.to_string(), |()| "copied".into()));
+        }
         self.in_file(|_, view| {
             let caps = view.caps();
             Ok(match caps.reason {
@@ -133,10 +166,25 @@ impl Tensor {
         })
     }
 
-    /// The elements as a numpy array: in place where they lie in the file as they are in memory, else copied.
+    /// The elements as a numpy array: in place where they lie in the file as they are in memory, else copied. Chunks of a
+    /// distributed checkpoint are put together, in memory of their own.
     ///
     /// The array may be written to; the file does not change.
     fn numpy<'py>(&self, py: Python<'py>) -> Object<'py> {
+        if let Some(chunked) = self.in_chunks()? {
+            let (dtype, shape) = (chunked.dtype(), chunked.shape());
+            dtype::to_numpy(py, dtype, false)?;
+            let lent = py.detach(|| Opened::assemble(&chunked))?;
+            return numpy::array(
+                py,
+                lent.region,
+                dtype,
+                false,
+                0,
+                shape,
+                &geometry::contiguous_stride(shape),
+            );
+        }
         self.in_file(|file, view| {
             let flags = view.entry().flags();
             let lazy = flags.contains(Flags::CONJ) || flags.contains(Flags::NEG);
@@ -164,11 +212,18 @@ impl Tensor {
         })
     }
 
-    /// The tensor as torch has it, in place where it can be. A parameter comes as a plain tensor.
+    /// The tensor as torch has it, in place where it can be. A parameter comes as a plain tensor. Chunks of a distributed
+    /// checkpoint are put together, in memory of their own.
     ///
     /// It may be written to; the file does not change.
-    fn torch<'py>(&self, py: Python<'py>) -> Object<'py> {
+    pub(crate) fn torch<'py>(&self, py: Python<'py>) -> Object<'py> {
         let entry = self.entry()?;
+        if let Some(chunked) = self.in_chunks()? {
+            let (dtype, shape) = (chunked.dtype(), chunked.shape());
+            let Lent { region, .. } = py.detach(|| Opened::assemble(&chunked))?;
+            let made = torch::strided(py, &region, dtype, shape, &geometry::contiguous_stride(shape))?;
+            return with_grad(made, entry);
+        }
         if !self.is_plain(entry) {
             return self.as_loaded(py);
         }
@@ -182,10 +237,7 @@ impl Tensor {
                 false => torch::strided(py, &region, dtype, shape, &geometry::contiguous_stride(shape)),
             }
         })?;
-        if entry.requires_grad() {
-            made.call_method1("requires_grad_", (true,))?;
-        }
-        Ok(made)
+        with_grad(made, entry)
     }
 
     #[pyo3(signature = (dtype = None, copy = None))]
@@ -220,6 +272,23 @@ impl Tensor {
         dl_device: Option<(u32, i32)>,
         copy: Option<bool>,
     ) -> Result<Py<PyAny>> {
+        let only_a_copy =
+            |name: &str| Class::Tensor.error(format!("tensor `{name}` cannot be lent without a copy"));
+        let no_words = |name: &str, dtype: DType| {
+            let message = format!("tensor `{name}` ({dtype}) has no words in DLPack; use `.torch()`");
+            Class::Tensor.error(message)
+        };
+        if let Some(chunked) = self.in_chunks()? {
+            let name = self.entry()?.name();
+            let dtype = dtype::to_dlpack(chunked.dtype()).ok_or_else(|| no_words(name, chunked.dtype()))?;
+            if copy == Some(false) {
+                return Err(only_a_copy(name));
+            }
+            let Lent { region, .. } = py.detach(|| Opened::assemble(&chunked))?;
+            let (shape, stride) = (chunked.shape(), geometry::contiguous_stride(chunked.shape()));
+            let request = ExportRequest::parse(stream.as_ref(), max_version, dl_device, None)?;
+            return Ok(Elements { region: &region, dtype, shape, stride: &stride }.export(py, request)?);
+        }
         self.in_file(|file, view| {
             let (Some(dtype), Some(shape), Some(stride)) = (view.dtype(), view.shape(), view.stride()) else {
                 return Err(
@@ -227,17 +296,10 @@ impl Tensor {
                 );
             };
             let plain = dtype::to_dlpack(dtype).filter(|_| self.is_plain(view.entry()));
-            let dtype = plain.ok_or_else(|| {
-                Class::Tensor.error(format!(
-                    "tensor `{}` ({dtype}) has no words in DLPack; use `.torch()`",
-                    view.name()
-                ))
-            })?;
+            let dtype = plain.ok_or_else(|| no_words(view.name(), dtype))?;
             let lent = if copy == Some(true) { Opened::copy(view)? } else { self.opened.lend(file, view)? };
             if copy == Some(false) && !lent.in_place {
-                return Err(
-                    Class::Tensor.error(format!("tensor `{}` cannot be lent without a copy", view.name()))
-                );
+                return Err(only_a_copy(view.name()));
             }
             let contiguous = geometry::contiguous_stride(shape);
             let stride = if lent.in_place { stride } else { &contiguous };
@@ -261,13 +323,13 @@ impl Tensor {
     }
 
     fn __len__(&self) -> Result<usize> {
-        self.described(|view| match view.shape().and_then(<[u64]>::first) {
+        match self.sizes()?.unwrap_or_default().first() {
             Some(&size) => Ok(usize::try_from(size).unwrap_or(usize::MAX)),
             None => {
                 Err(pyo3::exceptions::PyTypeError::new_err("a tensor without dimensions has no length")
                     .into())
             }
-        })
+        }
     }
 
     fn __getitem__(&self, key: Bound<'_, PyAny>) -> Result<Self> {
@@ -286,7 +348,7 @@ impl Tensor {
             if key.is_instance_of::<PyEllipsis>() && position + 1 == keys.len() {
                 break;
             }
-            let size = part.described(|view| Ok(view.shape().and_then(|shape| shape.get(dim)).copied()))?;
+            let size = part.sizes()?.and_then(|sizes| sizes.get(dim).copied());
             let size =
                 size.ok_or_else(|| Class::Range.error(format!("the tensor has no dimension {dim}")))?;
             match cut_of(key, dim, size)? {
@@ -298,12 +360,15 @@ impl Tensor {
                 None => dim += 1,
             }
         }
-        part.described(|_| Ok(()))?;
+        part.sizes()?;
         Ok(part)
     }
 
     /// Starts reading the elements into memory, and does not wait for it.
     fn prefetch(&self, py: Python<'_>) -> Result<()> {
+        if let Some(chunked) = self.in_chunks()? {
+            return Ok(py.detach(|| chunked.prefetch())?);
+        }
         self.in_file(|_, view| Ok(py.detach(|| view.prefetch())?))
     }
 
@@ -311,6 +376,9 @@ impl Tensor {
     /// tensors that are copied.
     #[getter]
     fn resident(&self) -> Result<Option<u64>> {
+        if self.in_chunks()?.is_some() {
+            return Ok(None);
+        }
         self.in_file(|file, view| {
             if !view.caps().zero_copy {
                 return Ok(None);
@@ -325,15 +393,13 @@ impl Tensor {
 
     fn __repr__(&self) -> Result<String> {
         let entry = self.entry()?;
-        self.described(|view| {
-            let dtype = view.dtype().map_or("unknown", |dtype| dtype.name());
-            let shape = view.shape().map_or("nested".into(), |shape| format!("{shape:?}"));
-            let layout = match entry.layout() {
-                Layout::Strided => String::new(),
-                layout => format!(", {layout}"),
-            };
-            Ok(format!("<ptview.Tensor {:?} {dtype} {shape}{layout}>", entry.name()))
-        })
+        let dtype = entry.dtype().map_or("unknown", |dtype| dtype.name());
+        let shape = self.sizes()?.map_or("nested".into(), |shape| format!("{shape:?}"));
+        let layout = match entry.layout() {
+            Layout::Strided => String::new(),
+            layout => format!(", {layout}"),
+        };
+        Ok(format!("<ptview.Tensor {:?} {dtype} {shape}{layout}>", entry.name()))
     }
 }
 
@@ -352,8 +418,18 @@ impl Tensor {
         let not_there = || Class::Tensor.error(format!("tensor `{}` is not to be found", entry.name()));
         let value = checkpoint.values().path(entry.path()).ok_or_else(not_there)?;
         let memory = self.opened.memory(&file)?;
-        Loader::new(py, &path, file.source(), &checkpoint, Some(memory)).value(value)
+        let checked = CheckedRecords::new(0);
+        let bytes = FileBytes::read(file.source(), &checked);
+        let mapped = Mapped::new(memory, file.source());
+        Loader::new(py, &path, bytes, &checkpoint, Some(mapped)).value(value)
     }
+}
+
+fn with_grad<'py>(made: Bound<'py, PyAny>, entry: TensorEntry<'_>) -> Object<'py> {
+    if entry.requires_grad() {
+        made.call_method1("requires_grad_", (true,))?;
+    }
+    Ok(made)
 }
 
 /// Reads one part of an index expression.

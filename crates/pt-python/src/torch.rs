@@ -60,7 +60,7 @@ static WINDOW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 fn from_capsule<'py>(py: Python<'py>, capsule: &Bound<'py, PyAny>) -> Object<'py> {
     static FROM_DLPACK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    Ok(FROM_DLPACK.import(py, "torch.utils.dlpack", "from_dlpack")?.call1((capsule,))?)
+    Ok(helper(py, &FROM_DLPACK, "from_dlpack")?.call1((capsule,))?)
 }
 
 /// Returns a function of `ptview/_torch.py`.

@@ -2,26 +2,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-#[cfg(target_os = "linux")]
-use std::sync::OnceLock;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lru::LruCache;
-use pt_index::{FileEntry, FileSource, Index, Policy};
+use pt_index::{Chunks, FileEntry, FileSource, Index, Policy};
 
 use crate::access::{Access, Handle};
 use crate::bytes::{CheckedRecords, FileBytes};
 use crate::error::{Error, Result};
 use crate::map::Map;
 use crate::mapping::no_such_tensor;
+use crate::share::Share;
 use crate::view::TensorView;
-
-/// As many files as are kept open at most, unless the caller asks for more.
-const FILES_MAX: usize = 1024;
-/// What is left of the process's file descriptors for others: of four, three. The same for maps, of eight, seven.
-const DESCRIPTORS_SHARE: usize = 4;
-#[cfg(target_os = "linux")]
-const MAPS_SHARE: usize = 8;
 
 /// The data files of an index, opened when they are asked for; the ones used last stay open.
 ///
@@ -52,19 +44,30 @@ pub struct FileCache {
     checked: CheckedRecords,
     pub(crate) access: Access,
     policy: Policy,
-    capacity: usize,
+    capacity: Capacity,
     open: Mutex<LruCache<usize, Arc<Handle>>>,
     making_room: Mutex<()>,
+    /// Found when the first tensor in chunks is read.
+    chunks: OnceLock<Chunks>,
+}
+
+/// How many files may stay open.
+#[derive(Clone, Debug)]
+enum Capacity {
+    /// As many as the caller says.
+    Own(usize),
+    /// What this cache has of what all may have together.
+    Share(Arc<Share>),
 }
 
 impl FileCache {
     /// Makes a cache for an index over a folder (or over the one file at this path). Files are read by position;
     /// [`Self::with_access`] maps them. No file is opened yet.
     pub fn new(folder: impl Into<PathBuf>, index: Index) -> Self {
-        Self::of(folder.into(), index, capacity_default())
+        Self::of(folder.into(), index, Capacity::Share(Arc::default()))
     }
 
-    fn of(folder: PathBuf, index: Index, capacity: usize) -> Self {
+    fn of(folder: PathBuf, index: Index, capacity: Capacity) -> Self {
         let checked = CheckedRecords::new(index.storage_count());
         Self {
             folder,
@@ -75,21 +78,54 @@ impl FileCache {
             capacity,
             open: Mutex::new(LruCache::unbounded()),
             making_room: Mutex::default(),
+            chunks: OnceLock::new(),
         }
     }
 
     /// Makes a cache of one file that is open already.
     pub(crate) fn of_open(path: PathBuf, index: Index, handle: Handle) -> Self {
-        let files = Self::of(path, index, 1);
+        let files = Self::of(path, index, Capacity::Own(1));
         files.keep(0, Arc::new(handle));
         files
     }
 
-    /// Says how many files may stay open; at least one. By default a quarter of the file descriptors that the process may
-    /// have, an eighth of its maps, and no more than 1,024.
+    /// Returns a cache of the same files, of which none is open, with the same capacity: for a process that was forked, in which a
+    /// lock may be held by a thread that is not there. They are read by position.
+    ///
+    /// ```
+    /// # fn show(files: pt_view::FileCache) {
+    /// let files = files.reopened();
+    /// assert_eq!(files.open_count(), 0);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn reopened(&self) -> Self {
+        let capacity = self.capacity.clone();
+        Self { policy: self.policy, ..Self::of(self.folder.clone(), self.index.clone(), capacity) }
+    }
+
+    /// Says how many files may stay open; at least one. By default all caches of the process together keep no more than a
+    /// quarter of the file descriptors that it may have, an eighth of its maps, and 1,024: who opens files first has room
+    /// for all of them, and each has room for four.
     #[must_use]
     pub fn with_capacity(self, files: usize) -> Self {
-        Self { capacity: files.max(1), ..self }
+        Self { capacity: Capacity::Own(files.max(1)), ..self }
+    }
+
+    /// Returns whether all files may stay open; if so, that room is this cache's as long as it lives.
+    ///
+    /// ```
+    /// # fn show(files: pt_view::FileCache) {
+    /// let files = files.with_capacity(1);
+    /// assert_eq!(files.holds_all(), files.index().file_count() <= 1);
+    /// # }
+    /// ```
+    pub fn holds_all(&self) -> bool {
+        let files = self.index.file_count();
+        match &self.capacity {
+            Capacity::Own(capacity) => files <= *capacity,
+            Capacity::Share(share) => share.claim_all(files),
+        }
     }
 
     /// Says how sure to be that files are those that were indexed; asked whenever a file is opened.
@@ -101,6 +137,10 @@ impl FileCache {
     /// Returns the index.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    pub(crate) fn chunks(&self) -> &Chunks {
+        self.chunks.get_or_init(|| Chunks::new(&self.index))
     }
 
     /// Returns the folder that the paths of the index are relative to.
@@ -115,7 +155,10 @@ impl FileCache {
 
     /// Returns how many files may stay open.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        match &self.capacity {
+            Capacity::Own(files) => *files,
+            Capacity::Share(share) => share.claim_some(self.index.file_count()),
+        }
     }
 
     /// Returns how many files are open now.
@@ -147,7 +190,7 @@ impl FileCache {
         };
         entry.check(&path, &handle.source, self.policy)?;
         let handle = self.keep(number, Arc::new(handle));
-        self.shrink(self.capacity);
+        self.shrink(self.capacity());
         Ok(handle)
     }
 
@@ -282,37 +325,4 @@ fn is_exhausted(error: &Error) -> bool {
         let _ = source;
         false
     }
-}
-
-/// A share of what the process may have.
-fn capacity_default() -> usize {
-    let descriptors = descriptors_max() / DESCRIPTORS_SHARE;
-    descriptors.min(maps_max()).clamp(1, FILES_MAX)
-}
-
-#[cfg(unix)]
-fn descriptors_max() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
-}
-
-#[cfg(not(unix))]
-fn descriptors_max() -> usize {
-    usize::MAX
-}
-
-/// Asked once: the answer does not change while a process runs, and reading it takes longer than opening a file.
-#[cfg(target_os = "linux")]
-fn maps_max() -> usize {
-    static MAPS_MAX: OnceLock<usize> = OnceLock::new();
-    *MAPS_MAX.get_or_init(|| {
-        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
-        let limit = limit.ok().and_then(|limit| limit.trim().parse::<usize>().ok());
-        limit.map_or(usize::MAX, |limit| limit / MAPS_SHARE)
-    })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn maps_max() -> usize {
-    usize::MAX
 }

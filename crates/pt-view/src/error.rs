@@ -136,6 +136,42 @@ pub enum Obstacle {
         /// The byte.
         value: u8,
     },
+    /// It lies in chunks, in several files.
+    #[error("lies in chunks; `FileCache::chunked` puts them together")]
+    InChunks,
+    /// It does not lie in chunks.
+    #[error("does not lie in chunks; a view of it reads it")]
+    NotInChunks,
+    /// Chunks are missing: of so many elements.
+    #[error("has {has} of its {needs} elements in chunks; the others are missing from the checkpoint")]
+    ChunksMissing {
+        /// Elements in chunks.
+        has: u64,
+        /// Elements of the whole.
+        needs: u64,
+    },
+    /// Two chunks hold the same element.
+    #[error("has two chunks, at {first:?} and {second:?}, that overlap")]
+    ChunksOverlap {
+        /// Position of the first element of the one.
+        first: Vec<u64>,
+        /// Position of the first element of the other.
+        second: Vec<u64>,
+    },
+    /// A chunk is no part of the whole.
+    #[error("has a chunk of {chunk_dtype} {sizes:?} at {offsets:?}, which is no part of {dtype} {shape:?}")]
+    ChunkMisfit {
+        /// Position of its first element.
+        offsets: Vec<u64>,
+        /// Its sizes.
+        sizes: Vec<u64>,
+        /// Its dtype.
+        chunk_dtype: DType,
+        /// Sizes of the whole.
+        shape: Vec<u64>,
+        /// The dtype of the whole.
+        dtype: DType,
+    },
     /// The system does not take advice about it.
     #[error("is used in a way that cannot be told to the system: {0}")]
     Advice(String),

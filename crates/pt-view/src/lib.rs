@@ -50,6 +50,7 @@ mod bytes;
 mod cache;
 #[cfg(feature = "candle")]
 mod candle;
+mod chunked;
 mod error;
 mod iter;
 #[allow(unsafe_code)]
@@ -61,12 +62,14 @@ mod residency;
 #[cfg(feature = "safetensors")]
 mod safe;
 mod shape;
+mod share;
 mod values;
 mod view;
 
 pub use crate::access::{Access, OpenOptions};
 pub use crate::bytes::{CheckedRecords, FileBytes};
 pub use crate::cache::{CachedFile, FileCache, OpenFile};
+pub use crate::chunked::Chunked;
 pub use crate::error::{Error, Obstacle, Result};
 pub use crate::iter::{Elements, Rows};
 pub use crate::map::{Map, PrivateMap, open_index};

@@ -76,6 +76,9 @@ impl TensorView<'_> {
         if let Some(fault) = entry.fault() {
             return Err(Obstacle::Fault(fault.to_owned()));
         }
+        if entry.layout() == Layout::Chunked {
+            return Err(Obstacle::InChunks);
+        }
         if entry.layout() != Layout::Strided {
             return Err(Obstacle::NoData("it is a composite: its parts are listed below its name"));
         }

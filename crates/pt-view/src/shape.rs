@@ -183,6 +183,9 @@ impl<'a> TensorView<'a> {
     }
 
     fn find_part(&self, dim: usize, range: Range<u64>) -> Result<(&[u64], &[u64], u64), Obstacle> {
+        if self.entry.layout() == Layout::Chunked {
+            return Err(Obstacle::InChunks);
+        }
         if self.entry.layout() != Layout::Strided {
             return Err(Obstacle::NoData("it is a composite: its parts are listed below its name"));
         }

@@ -419,9 +419,7 @@ impl<'a> TensorView<'a> {
             Err(error) => error,
             Ok(_) => self.refused(Obstacle::TooLarge(u64::MAX)),
         })?;
-        // A stride of 0 makes terabytes of nothing.
-        let sane = self.place()?.length.saturating_mul(EXPANDED_RATIO).max(EXPANDED_BYTES);
-        let bytes_here = usize::try_from(bytes).ok().filter(|_| bytes <= sane);
+        let bytes_here = sane_bytes(bytes, self.place()?.length);
         bytes_here.ok_or_else(|| self.refused(Obstacle::TooLarge(bytes)))
     }
 
@@ -454,6 +452,12 @@ impl Caps {
             reason: Some(reason),
         }
     }
+}
+
+/// The bytes of a copy, where so many in the file make that no trap: a stride of 0 makes terabytes of nothing.
+pub(crate) fn sane_bytes(bytes: u64, held: u64) -> Option<usize> {
+    let sane = held.saturating_mul(EXPANDED_RATIO).max(EXPANDED_BYTES);
+    usize::try_from(bytes).ok().filter(|_| bytes <= sane)
 }
 
 fn misaligned(bytes: &[u8], needs: usize) -> Obstacle {

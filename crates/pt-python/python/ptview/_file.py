@@ -3,16 +3,20 @@
 import gc
 import os
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from ptview import _ptview
-from ptview._errors import Error
+from ptview._errors import Error, FormatError
 from ptview._ptview import Tensor
 
 __all__ = ["File", "load", "open"]
 
 Path: TypeAlias = str | os.PathLike[str]
+
+_PLAN = ".metadata"
+_SHARDS = ".index.json"
 
 
 class File(Mapping[str, Tensor]):
@@ -136,6 +140,10 @@ def load(path: Path, map_location: Any = None, *, mmap: bool = True) -> Any:
     imported or called. Files that ``mmap=True`` refuses are read too: of old formats, compressed, TorchScript (as the
     tree of its modules).
 
+    ``path`` may also be the folder of a distributed checkpoint: what its processes saved, as
+    ``torch.distributed.checkpoint.format_utils.dcp_to_torch_save`` would put it together, tensors in chunks in memory
+    of their own; or an index of shards (``….index.json``) or a folder with one: the dicts of all shards in one.
+
     ``map_location`` is as torch understands it. ``mmap=False`` copies each storage into memory.
 
     >>> import ptview
@@ -148,6 +156,8 @@ def load(path: Path, map_location: Any = None, *, mmap: bool = True) -> Any:
         from torch.serialization import _get_restore_location
 
         restore = _get_restore_location(map_location)  # type: ignore[no-untyped-call]
+    if os.path.isdir(path) or os.fspath(path).endswith(_SHARDS):
+        return _load_folder(os.fspath(path), map_location, restore, mmap)
     # Nothing becomes garbage here: going through all objects again and again would take a third of the time.
     collects = gc.isenabled()
     gc.disable()
@@ -156,3 +166,38 @@ def load(path: Path, map_location: Any = None, *, mmap: bool = True) -> Any:
     finally:
         if collects:
             gc.enable()
+
+
+def _load_folder(path: str, map_location: Any, restore: Any, mmap: bool) -> Any:
+    """Loads a checkpoint of several files."""
+    loaded: dict[Any, Any] = {}
+    if not os.path.isfile(os.path.join(path, _PLAN)):
+        for file in _ptview.open_file(path).files:
+            loaded.update(load(file, map_location, mmap=mmap))
+        return loaded
+    for steps, value, is_tensor in _ptview.load_distributed(path, restore):
+        if is_tensor and (restore is not None or not mmap):
+            from ptview._torch import moved
+
+            value = moved(value, restore, mmap)
+        _put(loaded, steps, value)
+    return loaded
+
+
+def _put(root: dict[Any, Any], steps: list[Any], value: Any) -> None:
+    """Puts a value where its path leads. What a part of the path stands in is a list where that part is a position."""
+    around: Any = root
+    for step, below in pairwise([*steps, None]):
+        if isinstance(around, list):
+            around.extend([None] * (step + 1 - len(around)))
+            inner = around[step]
+        else:
+            inner = around.get(step)
+        if below is None:
+            inner = value
+        elif inner is None:
+            inner = [] if isinstance(below, int) else {}
+        elif not isinstance(inner, list if isinstance(below, int) else dict):
+            raise FormatError(f"the paths of the checkpoint contradict each other at {steps}")
+        around[step] = inner
+        around = inner

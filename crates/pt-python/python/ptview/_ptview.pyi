@@ -22,6 +22,7 @@ __all__ = [
     "globals",
     "index",
     "load",
+    "load_distributed",
     "open_file",
     "save",
     "verify",
@@ -30,6 +31,10 @@ __all__ = [
 __version__: str
 
 def open_file(path: str | os.PathLike[str]) -> OpenFile: ...
+def load_distributed(
+    path: str | os.PathLike[str],
+    restore: Callable[..., Any] | None,
+) -> list[tuple[list[Any], Any, bool]]: ...
 def load(
     path: str | os.PathLike[str],
     restore: Callable[..., Any] | None,

@@ -1,9 +1,11 @@
 """What is built by torch's own functions: the rare kinds of tensors. Imported when torch is."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch._utils
+import torch.utils.dlpack
 
 from ptview._errors import TensorError
 from ptview._opaque import Opaque
@@ -18,6 +20,9 @@ _PLAIN = frozenset(
     }
 )
 
+# Takes a capsule. The public function does no more with one, once it has found out that it is one.
+from_dlpack = getattr(torch._C, "_from_dlpack", torch.utils.dlpack.from_dlpack)
+
 
 def window(
     storage: torch.UntypedStorage,
@@ -29,6 +34,15 @@ def window(
     """Looks into a storage that was checked to be large enough."""
     empty = torch.empty(0, dtype=dtype, device=storage.device)
     return empty.set_(storage, offset, size, stride)
+
+
+def moved(tensor: torch.Tensor, restore: Callable[..., Any] | None, mmap: bool) -> torch.Tensor:
+    """Brings a tensor that was saved from the CPU where it belongs; without ``mmap``, into memory of its own."""
+    storage = tensor.untyped_storage()
+    storage = storage if mmap else storage.clone()
+    storage = storage if restore is None else restore(storage, "cpu")
+    made = window(storage, tensor.dtype, int(tensor.storage_offset()), tuple(tensor.size()), tensor.stride())
+    return made.requires_grad_(tensor.requires_grad)
 
 
 def meta(dtype: torch.dtype, size: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
@@ -79,6 +93,19 @@ def composite(
     coalesced: bool | None,
 ) -> Any:
     """Makes a tensor of several parts. Indices are checked, as torch reads through them without looking."""
+    try:
+        return _composite(layout, cls, size, parts, coalesced)
+    except AttributeError as error:
+        raise TensorError(f"this torch cannot make a tensor of layout {layout}: {error}") from error
+
+
+def _composite(
+    layout: str,
+    cls: str | None,
+    size: tuple[int, ...] | None,
+    parts: dict[str, Any],
+    coalesced: bool | None,
+) -> Any:
     match layout:
         case "sparse_coo":
             tensor = torch.sparse_coo_tensor(parts["#indices"], parts["#values"], size, check_invariants=True)

@@ -79,7 +79,9 @@ class Dataset:
         FileNotFoundError: There is no such file or folder.
         ptview.Error: There is no sample, or files make no batches with each other.
 
-    A data set can be pickled, and used after a fork: no file stays open.
+    A data set can be pickled, and used after a fork: it opens its files anew there. All data sets of a process together
+    keep at most 1,024 files open, and at most a quarter of the descriptors that the process may have; those of a data
+    set are closed when it goes.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ use crate::data::plan::{Plan, leaf};
 use crate::data::threads::Threads;
 use crate::data::{plan, structure};
 use crate::error::{Class, Result};
-use crate::export::open_index;
+use crate::kept;
 
 /// Name, dtype, shape of the longest sample, and whether samples differ in length.
 type FieldRow<'py> = (String, &'static str, Bound<'py, PyTuple>, bool);
@@ -42,6 +42,8 @@ impl Samples {
         let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         if data.0 != process::id() {
             *data = (process::id(), data.1.reopened());
+            // Plans hold the data set that they are of, and so the files that were inherited.
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
         data.1.clone()
     }
@@ -82,7 +84,7 @@ impl Samples {
     fn open(py: Python<'_>, path: PathBuf, unit: &str, keys: Vec<String>) -> Result<Self> {
         let options = options(unit, keys)?;
         let threads = Threads::shared(py)?;
-        let data = py.detach(|| threads.run(|| DataSet::open_by(&path, &options, open_index)))??;
+        let data = py.detach(|| threads.run(|| DataSet::open_by(&path, &options, kept::open_index)))??;
         Ok(Self::new(data))
     }
 
@@ -117,7 +119,7 @@ impl Samples {
 
     /// Whether the index is the one that is kept in a file.
     fn is_kept(&self, path: PathBuf) -> Result<bool> {
-        Ok(open_index(&path)?.checksum() == self.index_checksum())
+        Ok(kept::open_index(&path)?.checksum() == self.index_checksum())
     }
 
     /// Files that were met and could not be indexed, and why.
