@@ -431,6 +431,22 @@ impl DataSet {
         self.set.locate(sample)
     }
 
+    /// Where runs of neighbouring samples of one file begin, and where the last one ends.
+    pub(crate) fn runs(&self) -> Vec<usize> {
+        let (mut starts, mut at) = (vec![0], 0);
+        while at < self.len() {
+            at = match &self.picked {
+                None => self.set.beside(at).end,
+                Some(picked) => {
+                    let beside = self.set.beside(picked[at]);
+                    at + picked[at..].iter().take_while(|sample| beside.contains(sample)).count()
+                }
+            };
+            starts.push(at);
+        }
+        starts
+    }
+
     /// The first size of a sample of a ragged field.
     pub(crate) fn length(&self, (file, within): (usize, u64), field: usize) -> u64 {
         let file = self.index().file(file);

@@ -40,6 +40,7 @@ mod prefetch;
 mod read;
 mod samples;
 mod structure;
+mod windows;
 
 pub use crate::batch::{Batch, BatchTensor, Ragged};
 pub use crate::column::BatchColumn;

@@ -1,5 +1,6 @@
 //! Where the samples are and what they consist of, from the index alone.
 
+use std::ops::Range;
 use std::path::Path;
 
 use pt_format::geometry;
@@ -97,6 +98,20 @@ impl Samples {
         match &self.counts {
             Counts::Even(count) => index.file_count().saturating_mul(*count),
             Counts::Starts(starts) => starts.last().copied().unwrap_or(0),
+        }
+    }
+
+    /// All samples of the file that a sample is in. The sample must be one.
+    pub(crate) fn beside(&self, sample: usize) -> Range<usize> {
+        match &self.counts {
+            Counts::Even(count) => {
+                let start = sample - sample.checked_rem(*count).unwrap_or(0);
+                start..start.saturating_add(*count)
+            }
+            Counts::Starts(starts) => {
+                let next = starts.partition_point(|&start| start <= sample);
+                starts[next - 1]..starts[next]
+            }
         }
     }
 
