@@ -31,6 +31,7 @@ mod dataset;
 mod error;
 mod files;
 mod gather;
+mod grid;
 mod loader;
 mod order;
 mod pad;
