@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pt_format::DType;
-use pt_format::write::{self, Object, Tensor};
-use pt_loader::{Batch, DataSet, Options, Pad, Permutation, Ragged, Unit};
+use pt_format::write::{self, Object, Storage, Tensor};
+use pt_loader::{Batch, DataSet, Loader, Options, Pad, Permutation, Ragged, Unit};
 use pt_view::{Access, FileCache};
 use rayon::prelude::*;
 use rustix::fs::OFlags;
@@ -28,13 +28,15 @@ fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let parts: [Part; 6] = [
+    let parts: [Part; 8] = [
         ("one-file", one_file),
         ("many-files", many_files),
         ("rows", rows),
         ("single", single),
         ("ragged", ragged),
         ("cold", cold),
+        ("cold-files", cold_files),
+        ("memory", memory),
     ];
     println!("{:<66} {:>10}  {:>12}  {:>6}", "", "median µs", "µs a sample", "ratio");
     for (name, run) in parts {
@@ -397,4 +399,88 @@ fn cold(folder: &Path) {
         ],
         &drop_pages,
     );
+}
+
+/// Small files that are not in memory, more of them than stay open.
+fn cold_files(_: &Path) {
+    let folder = folder_of_samples(20_000);
+    let data = DataSet::open(&folder).unwrap();
+    let paths: Vec<PathBuf> = data.index().files().map(|file| folder.join(file.path())).collect();
+    let orders = orders(paths.len(), BATCH);
+    // What was never written to the disk cannot leave memory.
+    paths.iter().for_each(|path| File::open(path).unwrap().sync_data().unwrap());
+    let drop_pages = || {
+        paths.par_iter().for_each(|path| {
+            let file = File::open(path).unwrap();
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        });
+    };
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let reads = |threads: usize, flags: OFlags| {
+        let (pool, paths, orders) = (pool(threads), &paths, &orders);
+        move |round: usize| {
+            let read = |&file: &usize| {
+                let mut buffer = vec![0u8; (32 << 10) + 4096];
+                let skip = buffer.as_ptr().align_offset(4096);
+                let file = File::options().read(true).custom_flags(flags.bits() as i32).open(&paths[file]);
+                assert!(file.unwrap().read_at(&mut buffer[skip..][..32 << 10], 0).unwrap() > 16 << 10);
+                black_box(&buffer);
+            };
+            pool.install(|| orders[round].par_iter().with_max_len(1).for_each(read));
+        }
+    };
+    let sets = [data.clone(), data.clone().with_threads(32).unwrap()];
+    let [mut b0, mut b1] = [(); 2].map(|()| Batch::default());
+    show_rounds(
+        "256 random files of 16 KiB, of 20,000, not in memory",
+        BATCH,
+        7,
+        &mut [
+            ("floor: open, direct read, close, 32 at a time", &mut reads(32, OFlags::DIRECT)),
+            ("floor: open, direct read, close, 8 at a time", &mut reads(8, OFlags::DIRECT)),
+            ("open, read, close, one after the other", &mut reads(1, OFlags::empty())),
+            ("gather_into, with_threads(32)", &mut gather(&sets[1], &orders, Ragged::Refuse, &mut b1)),
+            ("gather_into, rayon's threads", &mut gather(&sets[0], &orders, Ragged::Refuse, &mut b0)),
+        ],
+        &drop_pages,
+    );
+}
+
+/// What an epoch adds to the memory of the process: 2 GiB of rows, in random order.
+fn memory(folder: &Path) {
+    const FILES: usize = 4;
+    const ROWS: u64 = 32_768 / FILES as u64;
+    const ROW_BYTES: u64 = 64 << 10;
+    let folder = folder.join("loader-memory");
+    if !folder.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        // Zeros that take no room on disk; read or mapped, they take as much memory as others.
+        let storage = Storage::zeros(ROWS * ROW_BYTES);
+        let x = || Tensor::strided(DType::UInt8, &[ROWS, ROW_BYTES], &[ROW_BYTES, 1], 0, &storage).unwrap();
+        for file in 0..FILES {
+            common::save(&folder.join(format!("{file}.pt")), &Object::dict([("x", x().into())]));
+        }
+    }
+    let data = DataSet::open_with(&folder, &Options { unit: Unit::Row, ..Options::default() }).unwrap();
+    println!("an epoch of 2 GiB in batches of {BATCH} x 64 KiB (16 MiB), most that the process grew by");
+    for (name, data) in [
+        ("read", data.clone()),
+        ("mapped, dropped behind", mapped(&data).drop_behind()),
+        ("mapped", mapped(&data)),
+    ] {
+        let before = resident_bytes();
+        let (mut batch, mut most, start) = (Batch::default(), 0, Instant::now());
+        let mut epoch = Loader::new(&data, BATCH).shuffle(7).epoch(0);
+        while epoch.next_into(&mut batch).unwrap() {
+            most = most.max(resident_bytes());
+        }
+        let rate = data.len() as f64 * ROW_BYTES as f64 / start.elapsed().as_secs_f64();
+        println!("  {name:<64} {:>6} MiB  {:>5.1} GB/s", most.saturating_sub(before) >> 20, rate / 1e9);
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() as u64
 }

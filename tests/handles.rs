@@ -28,6 +28,50 @@ fn obstacle<T>(result: pt_view::Result<T>) -> Obstacle {
     }
 }
 
+/// How often this process holds something of a folder: descriptors, and maps.
+#[cfg(target_os = "linux")]
+fn held(folder: &Path) -> (usize, usize) {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let maps = maps.lines().filter(|line| line.contains(folder.to_str().unwrap())).count();
+    (links.filter(|link| link.starts_with(folder)).count(), maps)
+}
+
+/// Threads that panic while they hold files and views give them back, and leave the cache to the others.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_panics_with_views_in_hand_takes_nothing_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().canonicalize().unwrap();
+    let index = folder_of(&folder, 40, 2000);
+    for map in [false, true] {
+        let files = FileCache::new(&folder, index.clone()).with_capacity(8);
+        // SAFETY: the files are this test's own.
+        let files = if map { unsafe { files.with_access(Access::Map) } } else { files };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let files = &files;
+                let all_at_once = scope.spawn(move || {
+                    let held: Vec<_> = (0..10).map(|at| files.file(thread * 10 + at).unwrap()).collect();
+                    let views: Vec<_> = held.iter().map(|file| file.tensor("x").unwrap()).collect();
+                    let values = views[3].to_cow::<u32>().unwrap();
+                    assert!(values.is_empty(), "a consumer that panics");
+                });
+                assert!(all_at_once.join().is_err());
+            }
+        });
+        let (descriptors, maps) = held(&folder);
+        assert!(descriptors <= 8 && maps <= 8 && files.open_count() <= 8, "{descriptors}, {maps}");
+        for number in 0..40 {
+            let file = files.file(number).unwrap();
+            assert_eq!(file.tensor("x").unwrap().to_cow::<u32>().unwrap()[7], number as u32);
+        }
+        drop(files);
+        assert_eq!(held(&folder), (0, 0));
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_thousand_files_are_read_with_sixty_four_descriptors() {

@@ -292,9 +292,9 @@ impl DataSet {
         Self { shared: Arc::new(shared), threads: None, ..self.clone() }
     }
 
-    /// Reads with so many threads of its own (at least one), instead of rayon's pool of as many as there are cores. On a disk
-    /// or a network, this is how many files are opened at a time. Of files that stay open, it gets all requests of a batch
-    /// at once anyway, if it is Linux that asks.
+    /// Reads with so many threads of its own (at least one), instead of rayon's pool of as many as there are cores. On a network
+    /// file system, this is how many files are opened at a time. A disk gets all requests of a batch at once anyway, if it
+    /// is Linux that asks.
     ///
     /// # Errors
     /// [`Error::Threads`] when the system has no more threads.

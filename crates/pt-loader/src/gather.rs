@@ -87,8 +87,8 @@ pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], alone: b
         let pieces = slots.par_chunk_by_mut(|one, other| one.piece == other.piece);
         data.install(|| pieces.try_for_each(|slots| read_slots(plan, data, slots, wait)))
     };
-    // Files that do not stay open would have to be opened twice.
-    if slots.len() < 2 || plan.bytes() > FETCH_BYTES_MAX || !data.shared.files.keeps() {
+    // Files that do not stay open are opened twice if they have to be fetched: a disk takes longer by far.
+    if slots.len() < 2 || plan.bytes() > FETCH_BYTES_MAX {
         return read(&mut slots, Wait::Yes);
     }
     read(&mut slots, Wait::No)?;

@@ -219,10 +219,10 @@ pub(crate) fn finish(place: &Place<'_>, bytes: &mut [u8]) {
 }
 
 /// Returns whether all elements are 0 or 1. Gaps between them may hold anything, unless elements outnumber the bytes.
-pub(crate) fn are_bools(bytes: &[u8], place: &Place<'_>, numel: u64) -> bool {
+pub(crate) fn are_bools(bytes: &[u8], shape: &[u64], stride: &[u64], numel: u64) -> bool {
     if numel >= bytes.len() as u64 {
         return bytes.iter().all(|&byte| byte <= 1);
     }
-    let mut offsets = Offsets::new(place.shape, place.stride);
+    let mut offsets = Offsets::new(shape, stride);
     (0..numel).all(|_| bytes[offsets.step() as usize] <= 1)
 }

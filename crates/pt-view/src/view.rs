@@ -268,25 +268,20 @@ impl<'a> TensorView<'a> {
             return Err(self.refused(obstacle));
         }
         let left = geometry::numel(place.shape).ok_or_else(|| self.refused(Obstacle::TooLarge(u64::MAX)))?;
-        let here = left.checked_mul(size_of::<T>() as u64);
-        if self.file.bytes.is_none()
-            && here.is_some_and(|bytes| bytes < place.length)
-            && place.record.is_stored()
-        {
-            // The gaps would be read for nothing.
-            let bytes = self.to_bytes()?;
-            if T::DTYPE == DType::Bool && bytes.iter().any(|&byte| byte > 1) {
-                return Err(self.refused(not_bool(&bytes)));
-            }
-            let stride = geometry::contiguous_stride(place.shape);
-            let offsets = Offsets::new(place.shape, &stride);
-            return Ok(Elements { bytes: Cow::Owned(bytes), offsets, left, of: PhantomData });
-        }
-        let bytes = self.decoded(&place)?;
-        if T::DTYPE == DType::Bool && !are_bools(&bytes, &place, left) {
+        // What must be read is read without the gaps, and then lies together.
+        let own = left.saturating_mul(size_of::<T>() as u64);
+        let is_read = self.file.bytes.is_none() && place.record.is_stored();
+        let contiguous;
+        let (bytes, stride) = if is_read && own < place.length {
+            contiguous = geometry::contiguous_stride(place.shape);
+            (Cow::Owned(self.to_bytes()?), &contiguous[..])
+        } else {
+            (self.decoded(&place)?, place.stride)
+        };
+        if T::DTYPE == DType::Bool && !are_bools(&bytes, place.shape, stride, left) {
             return Err(self.refused(not_bool(&bytes)));
         }
-        Ok(Elements { bytes, offsets: Offsets::new(place.shape, place.stride), left, of: PhantomData })
+        Ok(Elements { bytes, offsets: Offsets::new(place.shape, stride), left, of: PhantomData })
     }
 
     /// Returns where the tensor lies in its file; `None` when it is compressed or has no bytes.
