@@ -45,6 +45,12 @@ def ragged(number: int) -> dict:
     }
 
 
+def images(number: int) -> dict:
+    """Of any height and width."""
+    height, width = 2 + number * 3 % 5, 1 + number * 5 % 7
+    return {"image": torch.arange(height * width * 3.0).view(height, width, 3) + 1000 * number, "label": number}
+
+
 def rows(number: int) -> dict:
     count = 2 + number % 3
     return {"x": torch.arange(count * 6.0).view(count, 3, 2) + 100 * number, "t": torch.arange(count) + 10 * number}

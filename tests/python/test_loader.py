@@ -402,6 +402,41 @@ class TestLoader:
         values = torch.cat([batch["tokens"].values for batch in ptview.Loader(joined, 5)])
         assert torch.equal(values, torch.cat([torch.load(file)["tokens"] for file in files]))
 
+    def test_images_of_any_size(self, tmp_path):
+        files = folders.write(tmp_path, 11, folders.images)
+        naive = Naive(files)
+        for framework in ("torch", "numpy"):
+            plain = ptview.Dataset(tmp_path, framework=framework)
+            assert plain.fields[0].shape == (6, 7, 3) and plain.fields[0].ragged_dims == (0, 1)
+            assert "[≤6, ≤7, 3]" in repr(plain)
+            for sample, expected in zip((*plain, *plain.__getitems__(range(11))), [*naive, *naive], strict=True):
+                assert sample["image"].shape == expected["image"].shape
+                assert (torch.as_tensor(sample["image"]) == expected["image"]).all()
+            with pytest.raises(ptview.Error, match=r"`image` have sizes \[2, 1, 3\] and \[5, 6, 3\].*pad"):
+                plain.collate(plain.__getitems__([0, 1]))
+            assert plain.collate(plain.__getitems__([1, 1]))["image"].shape == (2, 5, 6, 3)
+        cropped = ptview.Dataset(tmp_path, transform=lambda sample: sample["image"][:2, :1])
+        assert torch.equal(
+            torch.cat(list(ptview.Loader(cropped, 4))), torch.stack([sample["image"][:2, :1] for sample in naive])
+        )
+        with pytest.raises(ptview.Error, match=r"dimensions \[0, 1\].*pad"):
+            next(iter(ptview.Loader(ptview.Dataset(tmp_path, pad=ptview.ragged()), 4)))
+
+        padded = ptview.Dataset(tmp_path, pad=ptview.pad(value=-1, lengths=True, mask=True))
+        batches = [next(iter(loader)) for loader in (ptview.Loader(padded, 11), ptview.IterableDataset(padded, 11))]
+        batches.append(padded.collate([padded[number] for number in [2, 2]]))
+        batches.append(padded.collate([*padded.__getitems__([2, 2])]))
+        for batch, images in zip(batches, [[*naive], [*naive], [naive[2]] * 2, [naive[2]] * 2], strict=True):
+            shape = [max(sample["image"].shape[dim] for sample in images) for dim in range(3)]
+            expected = torch.full((len(images), *shape), -1.0)
+            mask = torch.zeros(len(images), *shape[:2], dtype=torch.bool)
+            for row, sample in enumerate(images):
+                height, width, _ = sample["image"].shape
+                expected[row, :height, :width] = sample["image"]
+                mask[row, :height, :width] = True
+            assert torch.equal(batch["image"], expected) and torch.equal(batch["image_mask"], mask)
+            assert batch["image_lengths"].tolist() == [list(sample["image"].shape) for sample in images]
+
     def test_a_transform(self, simple):
         data = ptview.Dataset(simple[0], transform=PerFile())
         batch = next(iter(ptview.Loader(data, 3)))

@@ -14,7 +14,7 @@ use crate::plan::{ALIGNMENT, BatchField, BatchPlan};
 #[repr(C, align(64))]
 struct Line([u8; ALIGNMENT]);
 
-/// What becomes of samples that differ in their first size.
+/// What becomes of samples that differ in size.
 ///
 /// ```
 /// use pt_loader::{Pad, Ragged, To};
@@ -28,7 +28,8 @@ pub enum Ragged {
     Refuse,
     /// Shorter ones are padded, longer ones truncated.
     Pad(Pad),
-    /// They stand one behind the other; [`BatchTensor::offsets`] says where each begins.
+    /// They stand one behind the other; [`BatchTensor::offsets`] says where each begins. Of samples that differ in other sizes than
+    /// the first, [`BatchTensor::sizes`] says what shape each has.
     Joined,
 }
 
@@ -155,13 +156,18 @@ impl<'b> BatchTensor<'b> {
         self.field.lengths()
     }
 
-    /// Returns where each sample of a ragged field begins, in steps, and where the last one ends. Empty for other fields.
+    /// Returns where each sample of a ragged field begins, and where the last one ends; see [`BatchField::offsets`].
     pub fn offsets(&self) -> &'b [u64] {
         self.field.offsets()
     }
 
-    /// Returns of each step whether it is of the sample or padding, `[samples, steps]`, if [`Pad::mask`] asked for it and the
-    /// field is ragged.
+    /// Returns all sizes that a sample has in its file; see [`BatchField::sizes`].
+    pub fn sizes(&self, sample: usize) -> &'b [u64] {
+        self.field.sizes(sample)
+    }
+
+    /// Returns of each step whether it is of the sample or padding, `[samples, steps]` (see [`BatchField::mask_shape`]), if
+    /// [`Pad::mask`] asked for it and the field is ragged.
     pub fn mask(&self) -> Option<&'b [bool]> {
         self.mask
     }

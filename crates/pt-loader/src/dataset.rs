@@ -72,10 +72,12 @@ pub struct Field {
     pub name: String,
     /// Element type in a batch.
     pub dtype: DType,
-    /// Sizes in elements, of one sample; of a ragged field, the first one is that of the longest sample.
+    /// Sizes in elements, of one sample; of a ragged field, the largest there are.
     pub shape: Vec<u64>,
-    /// Whether samples differ in the first size.
+    /// Whether samples differ in a size.
     pub is_ragged: bool,
+    /// In which sizes samples differ, in ascending order: the number of the dimension.
+    pub ragged_dims: Vec<usize>,
     /// Element type in the files.
     pub(crate) stored: DType,
     /// What elements are multiplied with when they become `float32`.
@@ -83,9 +85,16 @@ pub struct Field {
 }
 
 impl Field {
-    /// Bytes in a file of one step along the first dimension of a sample, or of the sample if it has none.
+    /// Whether samples differ in other sizes than the first: then elements are what steps are otherwise.
+    pub(crate) fn is_grid(&self) -> bool {
+        self.ragged_dims.iter().any(|&dim| dim > 0)
+    }
+
+    /// Bytes in a file of one step along the first dimension of a sample: of one element where others are ragged, and of the
+    /// sample where none is.
     pub(crate) fn step_bytes(&self, dtype: DType) -> Option<usize> {
-        let rest = self.shape.get(usize::from(self.is_ragged)..).unwrap_or_default();
+        let first = if self.is_grid() { self.shape.len() } else { usize::from(self.is_ragged) };
+        let rest = self.shape.get(first..).unwrap_or_default();
         geometry::nbytes(dtype, rest).and_then(|bytes| usize::try_from(bytes).ok())
     }
 }
@@ -431,13 +440,29 @@ impl DataSet {
         self.set.locate(sample)
     }
 
-    /// The first size of a sample of a ragged field.
-    pub(crate) fn length(&self, (file, within): (usize, u64), field: usize) -> u64 {
+    /// Where runs of neighbouring samples of one file begin, and where the last one ends.
+    pub(crate) fn runs(&self) -> Vec<usize> {
+        let (mut starts, mut at) = (vec![0], 0);
+        while at < self.len() {
+            at = match &self.picked {
+                None => self.set.beside(at).end,
+                Some(picked) => {
+                    let beside = self.set.beside(picked[at]);
+                    at + picked[at..].iter().take_while(|sample| beside.contains(sample)).count()
+                }
+            };
+            starts.push(at);
+        }
+        starts
+    }
+
+    /// The sizes of a sample of a ragged field.
+    pub(crate) fn sizes(&self, (file, within): (usize, u64), field: usize) -> &[u64] {
         let file = self.index().file(file);
         let schema = file.and_then(|file| self.set.schemas.get(file.schema().number()));
         let number = if self.set.unit == Unit::Tensor { within as usize } else { field };
         let tensor = schema.and_then(|schema| file?.tensor_at(*schema.tensors.get(number)?));
-        tensor.and_then(|tensor| tensor.shape()?.first().copied()).unwrap_or(0)
+        tensor.and_then(|tensor| tensor.shape()).unwrap_or_default()
     }
 
     /// Whether it is the same in every respect.

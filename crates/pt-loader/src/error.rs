@@ -46,11 +46,22 @@ pub enum Error {
         /// What is wrong.
         source: Box<Error>,
     },
-    /// Samples of a ragged tensor differ in their first size.
-    #[error("samples of tensor `{tensor}` differ in their first size; pad them or join them")]
+    /// Samples of a ragged tensor differ in size.
+    #[error(
+        "samples of tensor `{tensor}` differ in size: sample {sample} is {sizes:?}, sample {other} is {other_sizes:?}; \
+         pad them or join them"
+    )]
     Uneven {
         /// The tensor.
         tensor: String,
+        /// A sample of the batch.
+        sample: usize,
+        /// Its sizes.
+        sizes: Vec<u64>,
+        /// Another sample.
+        other: usize,
+        /// The sizes that one has.
+        other_sizes: Vec<u64>,
     },
     /// No tensor of the data set has this name.
     #[error("the data set has no tensor `{name}`")]

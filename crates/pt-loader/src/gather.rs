@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::io::IoSliceMut;
 use std::ops::Range;
 
-use pt_format::DType;
+use pt_format::{DType, geometry};
 use pt_index::{FileEntry, TensorEntry};
 use pt_view::Obstacle;
 use rayon::prelude::*;
@@ -15,6 +15,7 @@ use crate::batch::Ragged;
 use crate::dataset::{DataSet, Field, Unit};
 use crate::error::{Error, Result};
 use crate::files::{Opened, PathSpace};
+use crate::grid::Grid;
 use crate::pad::{Pad, fill};
 use crate::plan::{BatchField, BatchPlan};
 use crate::read::{self, Piece, Place, Wait};
@@ -120,7 +121,7 @@ fn copy_known(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) -> bool {
             let (Some(start), Some(bytes)) = (kept.start(number), kept.bytes()) else { return false };
             let out = &mut region[at..at + steps.bytes];
             at += steps.bytes;
-            let fit = Fit::new(field, plan.ragged, steps.count, out.len());
+            let fit = Fit::new(field, plan.ragged, row, steps.count, out.len());
             let start = step_start(start, steps.first, fit.stored_step);
             let Some(from) = slice(bytes, start, fit.stored) else { return false };
             fit.put(from, out);
@@ -138,8 +139,9 @@ pub(crate) fn lent(data: &DataSet, sample: usize, number: usize) -> Option<&[u8]
     let start = kept.start(if is_tensor { within as usize } else { number })?;
     let step = field.step_bytes(field.stored)?;
     if field.is_ragged {
-        let length = data.length((file, within), number);
-        return slice(kept.bytes()?, start, step.checked_mul(usize::try_from(length).ok()?)?);
+        let sizes = data.sizes((file, within), number);
+        let steps = if field.is_grid() { geometry::numel(sizes)? } else { *sizes.first()? };
+        return slice(kept.bytes()?, start, step.checked_mul(usize::try_from(steps).ok()?)?);
     }
     let first = if data.set.unit == Unit::Row { within } else { 0 };
     slice(kept.bytes()?, step_start(start, first, step), step)
@@ -191,8 +193,13 @@ impl Steps {
             let first = if data.set.unit == Unit::Row { plan.places[row].1 } else { 0 };
             return Self { first, count: 1, bytes: step };
         }
-        let has = field.lengths[row];
         let gets = field.offsets[row + 1] - field.offsets[row];
+        if field.is_grid {
+            // All of it is read: what is cut off lies in between.
+            let count = geometry::numel(field.sizes(row)).unwrap_or(0);
+            return Self { first: 0, count, bytes: gets as usize * step };
+        }
+        let has = field.lengths[row];
         let count = has.min(gets);
         let first = if let Ragged::Pad(pad) = plan.ragged { pad.first(has, count) } else { 0 };
         Self { first, count, bytes: gets as usize * step }
@@ -251,7 +258,7 @@ struct Segment {
 }
 
 /// How what is stored fits a slot.
-struct Fit {
+struct Fit<'b> {
     /// Bytes in the file, of all steps and of one.
     stored: usize,
     stored_step: usize,
@@ -263,6 +270,8 @@ struct Fit {
     /// The dtype that elements have in the file, and what they are multiplied with.
     cast: Option<(DType, f32)>,
     pad: Option<Pad>,
+    /// Of a sample that is not as large as its box, which are padded in more than one dimension.
+    grid: Option<Grid<'b>>,
 }
 
 impl<'b> Reader<'b> {
@@ -397,7 +406,10 @@ impl<'b> Reader<'b> {
         // Nobody comes back for a run that is only a header.
         let wait = if slots.is_empty() { Wait::Yes } else { self.wait };
         let needs = self.spare_bytes(slots, run);
-        if spare.len() < needs {
+        if let Some(more) = needs.checked_sub(spare.len()) {
+            // What a sample is cut from can be larger than the batch.
+            let too_large = |_| self.run_failed(slots, run, Obstacle::TooLarge(needs as u64));
+            spare.try_reserve(more).map_err(too_large)?;
             spare.resize(needs, 0);
         }
         let mut buffers: [IoSliceMut<'_>; BUFFERS_MAX] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
@@ -415,9 +427,7 @@ impl<'b> Reader<'b> {
             }
             at = segment.end();
             let direct = match segment.header_of {
-                None => {
-                    waiting.next().map(|slot| (self.fit(slot), slot)).filter(|(fit, _)| fit.cast.is_none())
-                }
+                None => waiting.next().map(|slot| (self.fit(slot), slot)).filter(|(fit, _)| fit.is_direct()),
                 Some(_) => None,
             };
             match direct {
@@ -442,7 +452,7 @@ impl<'b> Reader<'b> {
             bytes += (segment.start - at) as usize;
             at = segment.end();
             let is_direct =
-                segment.header_of.is_none() && slots.next().is_some_and(|slot| self.fit(slot).cast.is_none());
+                segment.header_of.is_none() && slots.next().is_some_and(|slot| self.fit(slot).is_direct());
             bytes += if is_direct { 0 } else { segment.bytes };
         }
         bytes
@@ -458,7 +468,7 @@ impl<'b> Reader<'b> {
             let Some(number) = segment.header_of else {
                 let Some(slot) = slots.next() else { continue };
                 let fit = self.fit(slot);
-                if fit.cast.is_some() {
+                if !fit.is_direct() {
                     let (bytes, rest) = spare.split_at(segment.bytes);
                     spare = rest;
                     fit.put(bytes, slot.out);
@@ -495,7 +505,7 @@ impl<'b> Reader<'b> {
             let failed = |error| self.failed(sample, error);
             let view = self.file.view(tensor);
             let bytes = tensor.nbytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-            if bytes == fit.stored && fit.cast.is_none() {
+            if bytes == fit.stored && fit.is_direct() {
                 view.read_into_with(&mut slot.out[fit.inside.clone()], spare).map_err(failed)?;
                 fit.pad(slot.out);
                 continue;
@@ -531,8 +541,8 @@ impl<'b> Reader<'b> {
         number.and_then(|number| self.entry.tensor_at(number)).ok_or_else(missing)
     }
 
-    fn fit(&self, slot: &Slot<'_>) -> Fit {
-        Fit::new(self.field(slot), self.plan.ragged, slot.count, slot.out.len())
+    fn fit(&self, slot: &Slot<'_>) -> Fit<'b> {
+        Fit::new(self.field(slot), self.plan.ragged, slot.row, slot.count, slot.out.len())
     }
 
     #[cold]
@@ -586,14 +596,18 @@ impl Segment {
     }
 }
 
-impl Fit {
-    fn new(field: &BatchField, ragged: Ragged, count: u64, room: usize) -> Self {
+impl<'b> Fit<'b> {
+    fn new(field: &'b BatchField, ragged: Ragged, row: usize, count: u64, room: usize) -> Self {
         let pad = match ragged {
             Ragged::Pad(pad) if field.field.is_ragged => Some(pad),
             _ => None,
         };
         let Field { dtype, stored, scale, .. } = field.field;
-        let bytes = count as usize * field.step;
+        let grid = match pad {
+            Some(pad) if field.is_grid => Grid::new(field.sizes(row), &field.shape()[1..], pad.side),
+            _ => None,
+        };
+        let bytes = if grid.is_some() { room } else { count as usize * field.step };
         Self {
             stored: count as usize * field.stored_step,
             stored_step: field.stored_step,
@@ -602,11 +616,20 @@ impl Fit {
             dtype,
             cast: (dtype != stored).then_some((stored, scale)),
             pad,
+            grid,
         }
+    }
+
+    /// Whether what is stored goes where it belongs as it is.
+    fn is_direct(&self) -> bool {
+        self.cast.is_none() && self.grid.is_none()
     }
 
     /// Puts what was stored where it belongs.
     fn put(&self, from: &[u8], out: &mut [u8]) {
+        if let (Some(grid), Some(pad)) = (self.grid, self.pad) {
+            return grid.put(from, self.cast, out, self.dtype, pad);
+        }
         read::copy(from, self.cast, &mut out[self.inside.clone()]);
         self.pad(out);
     }

@@ -31,6 +31,7 @@ mod dataset;
 mod error;
 mod files;
 mod gather;
+mod grid;
 mod loader;
 mod order;
 mod pad;
@@ -40,6 +41,7 @@ mod prefetch;
 mod read;
 mod samples;
 mod structure;
+mod windows;
 
 pub use crate::batch::{Batch, BatchTensor, Ragged};
 pub use crate::column::BatchColumn;

@@ -81,8 +81,35 @@ impl Loader {
         Self { seed: Some(seed), ..self }
     }
 
-    /// Shuffles blocks of so many neighbouring samples, and the samples within each block: for disks and networks that
-    /// like to read on. Has effect together with [`shuffle`](Self::shuffle).
+    /// Shuffles in windows, for disks and networks that like to read on. Has effect together with [`shuffle`](Self::shuffle).
+    ///
+    /// Where a sample is a row or a tensor, files are taken whole and in random order, as many at a time as have so many
+    /// samples together, and the samples of those are shuffled with each other. A window is longer than asked by at most a
+    /// file; of files that are longer than a window, each is one. After filtering, splitting and selecting, neighbouring
+    /// samples of one file are what stays together.
+    ///
+    /// Where a sample is a file, blocks of so many neighbouring files come in random order, shuffled within each block.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # for number in 0..4u8 {
+    /// #     let values = [number; 3];
+    /// #     let object = Object::from(Tensor::new::<u8>(&[3], &values)?);
+    /// #     std::fs::write(folder.path().join(format!("{number}.pt")), write::to_vec(&object)?)?;
+    /// # }
+    /// use pt_loader::{DataSet, Loader, Options, Unit};
+    /// // Four files of three rows: two files are a window of six.
+    /// let rows = DataSet::open_with(folder.path(), &Options { unit: Unit::Row, ..Options::default() })?;
+    /// let loader = Loader::new(&rows, 6).shuffle(7).window(6);
+    /// for batch in loader.epoch(0) {
+    ///     let mut files: Vec<usize> = batch?.samples().iter().map(|row| row / 3).collect();
+    ///     files.sort();
+    ///     files.dedup();
+    ///     assert_eq!(files.len(), 2);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn window(self, samples: usize) -> Self {
         Self { window: Some(samples.max(1)), ..self }
@@ -133,7 +160,7 @@ impl Loader {
 
     fn from(&self, epoch: u64, start: usize) -> Epoch {
         let samples = self.data.len();
-        let order = Order::new(samples, self.seed, self.window, epoch);
+        let order = Order::new(&self.data, self.seed, self.window, epoch);
         let left = samples - start;
         let share = match self.shards {
             Shards::Even => left / self.world,

@@ -10,7 +10,7 @@ pub enum To {
     /// As long as the longest of the batch.
     #[default]
     Longest,
-    /// So long; longer ones are truncated.
+    /// So long; longer ones are truncated. Of the first size alone: others become as long as the longest of the batch.
     Length(u64),
 }
 
@@ -40,13 +40,37 @@ pub enum Side {
 
 /// How ragged samples are made equally long.
 ///
+/// Of samples that differ in other sizes than the first too ([`Field::ragged_dims`](crate::Field::ragged_dims)), each such size
+/// becomes the largest of the batch, with the same mode and on the same side.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # use pt_format::write::{self, Object, Tensor};
+/// # for (name, shape) in [("a.pt", [1, 3]), ("b.pt", [2, 2])] {
+/// #     let elements = [1u8, 2, 3, 4];
+/// #     let elements = &elements[..(shape[0] * shape[1]) as usize];
+/// #     let object = Object::dict([("image", Tensor::new::<u8>(&shape, elements)?.into())]);
+/// #     std::fs::write(folder.path().join(name), write::to_vec(&object)?)?;
+/// # }
+/// use pt_loader::{Batch, DataSet, Pad, Ragged};
+/// // Images of 1 × 3 and 2 × 2.
+/// let data = DataSet::open(folder.path())?;
+/// let mut batch = Batch::default();
+/// data.gather_into(&[0, 1], Ragged::Pad(Pad::default()), &mut batch)?;
+/// let image = batch.tensor("image").unwrap();
+/// assert_eq!(image.shape(), [2, 2, 3]);
+/// assert_eq!(image.as_slice::<u8>()?, [1, 2, 3, 0, 0, 0, 1, 2, 0, 3, 4, 0]);
+/// assert_eq!(image.sizes(1), [2, 2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// ```
 /// use pt_loader::{Mode, Pad, To};
 /// let pad = Pad { to: To::Length(512), mode: Mode::Constant(-100.0), ..Pad::default() };
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pad {
-    /// How long they become.
+    /// How long they become, along the first dimension.
     pub to: To,
     /// What they are padded with.
     pub mode: Mode,

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use pt_format::DType;
+use pt_format::{DType, geometry};
 
 use crate::batch::{BatchTensor, Ragged};
 use crate::column::BatchColumn;
 use crate::dataset::{DataSet, Field};
 use crate::error::{Error, Result};
 use crate::gather;
+use crate::grid::Grid;
 use crate::pad::{Pad, Side, To};
 
 /// Fields begin at multiples of so many bytes: what the widest vector instructions like, and PyTorch's own alignment.
@@ -147,8 +148,8 @@ impl BatchPlan {
         }
         let mut end = 0usize;
         for (number, field) in self.fields.iter_mut().enumerate() {
-            let length = |row: usize| data.length(self.places[row], number);
-            end = field.lay_out(samples.len(), length, ragged, end)?;
+            let sizes = |row: usize| data.sizes(self.places[row], number);
+            end = field.lay_out(samples, sizes, ragged, end)?;
         }
         self.bytes = end;
         self.fill_columns(data, same);
@@ -180,6 +181,8 @@ impl BatchPlan {
 #[derive(Debug)]
 pub struct BatchField {
     pub(crate) field: Field,
+    /// Whether samples differ in other sizes than the first. Then elements are their steps.
+    pub(crate) is_grid: bool,
     /// Bytes of a step of a sample (of all of it if it is not ragged), in the batch and in the file.
     pub(crate) step: usize,
     pub(crate) stored_step: usize,
@@ -191,16 +194,19 @@ pub struct BatchField {
     pub(crate) offsets: Vec<u64>,
     /// True lengths; of ragged fields only.
     pub(crate) lengths: Vec<u64>,
+    /// True sizes, sample by sample; of grids only.
+    sizes: Vec<u64>,
 }
 
 impl BatchField {
     fn new(field: &Field) -> Self {
-        let (shape, offsets, lengths) = Default::default();
+        let (shape, offsets, lengths, sizes) = Default::default();
         // So many that no batch can be laid out.
         let step = |dtype| field.step_bytes(dtype).unwrap_or(usize::MAX);
         let (step, stored_step) = (step(field.dtype), step(field.stored));
         Self {
             field: field.clone(),
+            is_grid: field.is_grid(),
             step,
             stored_step,
             shape,
@@ -209,7 +215,13 @@ impl BatchField {
             side: Side::Right,
             offsets,
             lengths,
+            sizes,
         }
+    }
+
+    /// Returns which field of the data set it is.
+    pub fn field(&self) -> &Field {
+        &self.field
     }
 
     /// Returns the dotted name.
@@ -222,7 +234,8 @@ impl BatchField {
         self.field.dtype
     }
 
-    /// Returns the sizes: samples first, then those of one sample; of joined samples all their steps first.
+    /// Returns the sizes: samples first, then those of one sample; of joined samples all their steps first, or only the number of
+    /// all their elements where they differ in other sizes than the first.
     pub fn shape(&self) -> &[u64] {
         &self.shape
     }
@@ -232,10 +245,16 @@ impl BatchField {
         self.range.clone()
     }
 
-    /// Returns which bytes of the batch are its mask, if one was asked for and the field is ragged: a `bool` of each step,
-    /// `[samples, steps]`, true where it is of the sample and false where it is padding.
+    /// Returns which bytes of the batch are its mask, if one was asked for and the field is ragged: a `bool` of each step, of
+    /// [`Self::mask_shape`], true where it is of the sample and false where it is padding.
     pub fn mask_range(&self) -> Option<Range<usize>> {
         self.mask.clone()
+    }
+
+    /// Returns the sizes of the mask: `[samples, steps]`, and those of all other dimensions up to the last ragged one.
+    pub fn mask_shape(&self) -> &[u64] {
+        let last = self.field.ragged_dims.last().copied().unwrap_or(0);
+        self.shape.get(..last + 2).unwrap_or(&self.shape)
     }
 
     /// Returns the first size each sample of a ragged field has in its file, before padding and truncation. Empty for
@@ -244,34 +263,48 @@ impl BatchField {
         &self.lengths
     }
 
-    /// Returns where each sample of a ragged field begins, in steps, and where the last one ends. Empty for other fields.
+    /// Returns all sizes that a sample has in its file, of a field whose samples differ in other sizes than the first (see
+    /// [`Field::ragged_dims`]). Empty for other fields, and for samples that are not of the batch.
+    pub fn sizes(&self, sample: usize) -> &[u64] {
+        let rank = if self.is_grid { self.field.shape.len() } else { 0 };
+        sample.checked_mul(rank).and_then(|at| self.sizes.get(at..at + rank)).unwrap_or_default()
+    }
+
+    /// Returns where each sample of a ragged field begins, in steps, and where the last one ends; in elements, where samples
+    /// differ in other sizes than the first. Empty for other fields.
     pub fn offsets(&self) -> &[u64] {
         &self.offsets
     }
 
     /// Decides size and place, from byte `end` on; returns where it ends.
-    fn lay_out(
+    fn lay_out<'d>(
         &mut self,
-        samples: usize,
-        length: impl Fn(usize) -> u64,
+        samples: &[usize],
+        sizes: impl Fn(usize) -> &'d [u64],
         ragged: Ragged,
         end: usize,
     ) -> Result<usize> {
+        if self.field.is_ragged && ragged == Ragged::Refuse {
+            self.check_even(samples, &sizes)?;
+        }
+        let samples = samples.len();
         let too_large = || Error::TooLarge { samples };
         self.offsets.clear();
         self.lengths.clear();
+        self.sizes.clear();
         self.shape.clear();
         self.mask = None;
         let mut steps = samples as u64;
-        let mut has_mask = false;
-        if self.field.is_ragged {
-            self.lengths.extend((0..samples).map(length));
+        let mut mask_steps = None;
+        if self.is_grid {
+            steps = self.lay_out_grid(samples, sizes, ragged)?;
+            if let Ragged::Pad(Pad { mask: true, .. }) = ragged {
+                mask_steps = Some(geometry::numel(self.mask_shape()).ok_or_else(too_large)?);
+            }
+        } else if self.field.is_ragged {
+            self.lengths.extend((0..samples).map(|row| sizes(row).first().copied().unwrap_or(0)));
             let longest = self.lengths.iter().copied().max().unwrap_or(0);
-            let even = self.lengths.iter().all(|&length| length == longest);
             let to = match ragged {
-                Ragged::Refuse if !even => {
-                    return Err(Error::Uneven { tensor: self.field.name.clone() });
-                }
                 Ragged::Pad(Pad { to: To::Length(length), .. }) => Some(length),
                 Ragged::Refuse | Ragged::Pad(_) => Some(longest),
                 Ragged::Joined => None,
@@ -287,13 +320,16 @@ impl BatchField {
                 None => self.shape.push(at),
             }
             self.shape.extend_from_slice(&self.field.shape[1..]);
-            if let Ragged::Pad(Pad { mask, side, .. }) = ragged {
-                (has_mask, self.side) = (mask, side);
-            }
             steps = at;
+            if let Ragged::Pad(Pad { mask: true, .. }) = ragged {
+                mask_steps = Some(steps);
+            }
         } else {
             self.shape.push(samples as u64);
             self.shape.extend_from_slice(&self.field.shape);
+        }
+        if let Ragged::Pad(Pad { side, .. }) = ragged {
+            self.side = side;
         }
         let steps = usize::try_from(steps).map_err(|_| too_large())?;
         let place = |end: usize, bytes: usize| {
@@ -302,14 +338,82 @@ impl BatchField {
         };
         let bytes = steps.checked_mul(self.step).ok_or_else(too_large)?;
         self.range = place(end, bytes).ok_or_else(too_large)?;
-        if has_mask {
+        if let Some(steps) = mask_steps {
+            let steps = usize::try_from(steps).map_err(|_| too_large())?;
             self.mask = Some(place(self.range.end, steps).ok_or_else(too_large)?);
         }
         Ok(self.mask.as_ref().unwrap_or(&self.range).end)
     }
 
+    /// Refuses samples that differ in size.
+    fn check_even<'d>(&self, samples: &[usize], sizes: impl Fn(usize) -> &'d [u64]) -> Result<()> {
+        let Some(row) = (1..samples.len()).find(|&row| sizes(row) != sizes(0)) else { return Ok(()) };
+        Err(Error::Uneven {
+            tensor: self.field.name.clone(),
+            sample: samples[row],
+            sizes: sizes(row).to_vec(),
+            other: samples[0],
+            other_sizes: sizes(0).to_vec(),
+        })
+    }
+
+    /// Decides the sizes of a batch whose samples differ in other sizes than the first; returns its number of elements.
+    fn lay_out_grid<'d>(
+        &mut self,
+        samples: usize,
+        sizes: impl Fn(usize) -> &'d [u64],
+        ragged: Ragged,
+    ) -> Result<u64> {
+        let too_large = || Error::TooLarge { samples };
+        let rank = self.field.shape.len();
+        self.shape.push(samples as u64);
+        self.shape.resize(1 + rank, 0);
+        for row in 0..samples {
+            let sizes = sizes(row);
+            // A damaged index can say anything.
+            self.sizes.extend((0..rank).map(|dim| sizes.get(dim).copied().unwrap_or(0)));
+            self.lengths.push(self.sizes[row * rank]);
+            let largest = self.shape[1..].iter_mut().zip(&self.sizes[row * rank..]);
+            largest.for_each(|(largest, &size)| *largest = size.max(*largest));
+        }
+        if let Ragged::Pad(Pad { to: To::Length(length), .. }) = ragged {
+            self.shape[1] = length;
+        }
+        self.offsets.push(0);
+        let mut end = 0u64;
+        for row in 0..samples {
+            let stored = geometry::numel(self.sizes(row)).ok_or_else(too_large)?;
+            let takes = match ragged {
+                Ragged::Joined => stored,
+                _ => geometry::numel(&self.shape[1..]).ok_or_else(too_large)?,
+            };
+            end = end.checked_add(takes).ok_or_else(too_large)?;
+            self.offsets.push(end);
+        }
+        if ragged == Ragged::Joined {
+            self.shape.clear();
+            self.shape.push(end);
+        }
+        Ok(end)
+    }
+
     fn write_mask(&self, memory: &mut [u8]) {
         let (Some(mask), Some(&to)) = (&self.mask, self.shape.get(1)) else { return };
+        if mask.is_empty() {
+            return;
+        }
+        if self.is_grid {
+            let room = &self.mask_shape()[1..];
+            let size = room.iter().product::<u64>() as usize;
+            for (row, out) in memory[mask.clone()].chunks_exact_mut(size.max(1)).enumerate() {
+                out.fill(0);
+                match Grid::new(&self.sizes(row)[..room.len()], room, self.side) {
+                    Some(grid) => grid.rows(|_, place, count| out[place..place + count].fill(1)),
+                    None => out.fill(1),
+                }
+            }
+            return;
+        }
         let rows = memory[mask.clone()].chunks_exact_mut((to as usize).max(1));
         for (row, &length) in rows.zip(&self.lengths) {
             let inside = self.side.place(row.len(), length.min(to) as usize);

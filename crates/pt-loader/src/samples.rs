@@ -1,5 +1,6 @@
 //! Where the samples are and what they consist of, from the index alone.
 
+use std::ops::Range;
 use std::path::Path;
 
 use pt_format::geometry;
@@ -100,6 +101,20 @@ impl Samples {
         }
     }
 
+    /// All samples of the file that a sample is in. The sample must be one.
+    pub(crate) fn beside(&self, sample: usize) -> Range<usize> {
+        match &self.counts {
+            Counts::Even(count) => {
+                let start = sample - sample.checked_rem(*count).unwrap_or(0);
+                start..start.saturating_add(*count)
+            }
+            Counts::Starts(starts) => {
+                let next = starts.partition_point(|&start| start <= sample);
+                starts[next - 1]..starts[next]
+            }
+        }
+    }
+
     /// Which file a sample is in, and which of its samples it is. The sample must be one.
     pub(crate) fn locate(&self, sample: usize) -> Option<(usize, u64)> {
         match &self.counts {
@@ -190,7 +205,7 @@ fn join_schema(
     Ok(in_order)
 }
 
-/// Compares one tensor with its field, which becomes ragged where sizes differ.
+/// Compares one tensor with its field, which becomes ragged in the sizes that differ.
 fn join_tensor(
     tensor: TensorEntry<'_>,
     root: &Path,
@@ -218,19 +233,32 @@ fn join_tensor(
         // What only other files have is no field.
         if is_first {
             let (shape, name) = (shape.to_vec(), name.to_owned());
-            fields.push(Field { name, dtype, shape, is_ragged: false, stored: dtype, scale: 1.0 });
+            fields.push(Field {
+                name,
+                dtype,
+                shape,
+                is_ragged: false,
+                ragged_dims: Vec::new(),
+                stored: dtype,
+                scale: 1.0,
+            });
         }
         return Ok(());
     };
     if (field.stored, &field.shape[..]) == (dtype, shape) {
         return Ok(());
     }
-    let same_rest = field.shape.len() == shape.len() && field.shape.iter().skip(1).eq(shape.iter().skip(1));
-    if field.stored != dtype || !same_rest || unit == Unit::Row {
+    if field.stored != dtype || field.shape.len() != shape.len() || unit == Unit::Row {
         return Err(differs(format!("is {dtype} {shape:?}")));
     }
     field.is_ragged = true;
-    field.shape[0] = field.shape[0].max(shape[0]);
+    for (dim, (largest, &size)) in field.shape.iter_mut().zip(shape).enumerate() {
+        if *largest != size && !field.ragged_dims.contains(&dim) {
+            field.ragged_dims.push(dim);
+        }
+        *largest = size.max(*largest);
+    }
+    field.ragged_dims.sort_unstable();
     Ok(())
 }
 

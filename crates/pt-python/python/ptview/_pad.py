@@ -1,4 +1,4 @@
-"""What becomes of samples that differ in length."""
+"""What becomes of samples that differ in size."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -66,10 +66,11 @@ def pad(
 ) -> Pad:
     """Makes samples of a batch equally long along their first dimension: pads short ones, cuts long ones.
 
-    Only tensors whose first size differs from file to file are touched.
+    Only tensors whose sizes differ from file to file are touched. Where samples differ in other sizes than the first,
+    as images do, each such size becomes the largest of the batch, with the same mode and on the same side.
 
     Args:
-        to: ``"longest"`` of the batch, or a number of steps.
+        to: ``"longest"`` of the batch, or a number of steps along the first dimension.
         mode: What is put where a sample has nothing: a ``"constant"``, ``"zero"``, its steps mirrored at the end
             without the last one (``"reflect"``), or its last step again and again (``"replicate"``).
         value: The constant.
@@ -77,8 +78,10 @@ def pad(
         truncate: Whether samples longer than ``to`` are cut; with ``False`` they are an :class:`ptview.Error`.
         lengths: Adds how many steps of each sample are its own, ``int64[samples]``: as ``"<key>_lengths"`` beside a
             tensor that stands in a dict, under the name that is given, or, of a tensor that stands in no dict, in a
-            tuple with it.
-        mask: Adds which steps are a sample's own, ``bool[samples, steps]``, in the same way.
+            tuple with it. Where samples differ in other sizes too, all their sizes: ``int64[samples, dims]``.
+        mask: Adds which steps are a sample's own, ``bool[samples, steps]``, in the same way. Where samples differ in
+            other sizes too, the mask has all dimensions up to the last that differs: of images ``[height, width, 3]``
+            it is ``bool[samples, height, width]``.
 
     >>> pad(512, value=-100, mask="attention_mask")
     Pad(to=512, mode='constant', value=-100, side='right', truncate=True, lengths=False, mask='attention_mask')
@@ -87,7 +90,7 @@ def pad(
 
 
 def ragged(layout: Literal["offsets", "nested"] = "offsets") -> RaggedLayout:
-    """Puts samples of any length one behind the other.
+    """Puts samples of any length one behind the other; they differ in their first size alone.
 
     Args:
         layout: ``"offsets"`` gives a :class:`ptview.Ragged` of values and offsets, ``"nested"`` a jagged

@@ -125,7 +125,14 @@ class Tensor:
 # Data sets; `data.py` and `loader.py` are what users see.
 
 #: Where a field begins, its shape, the lengths of its samples, where they begin, and where its mask begins.
-_Field: TypeAlias = tuple[int, tuple[int, ...], list[int] | None, list[int] | None, int | None]
+_Field: TypeAlias = tuple[
+    int,
+    tuple[int, ...],
+    list[int] | None,
+    list[int] | None,
+    tuple[int, tuple[int, ...]] | None,
+    list[list[int]] | None,
+]
 
 @final
 class Memory:
@@ -150,7 +157,7 @@ class Samples:
     def of_index(root: str | os.PathLike[str], index: bytes, unit: str, keys: list[str]) -> Samples: ...
     def __len__(self) -> int: ...
     @property
-    def fields(self) -> list[tuple[str, str, tuple[int, ...], bool]]: ...
+    def fields(self) -> list[tuple[str, str, tuple[int, ...], bool, tuple[int, ...]]]: ...
     @property
     def columns(self) -> list[str]: ...
     def column(self, name: str) -> tuple[str, Any]: ...

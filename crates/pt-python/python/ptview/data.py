@@ -20,8 +20,17 @@ from ptview._ptview import Layout, Plan, Samples
 from ptview._structure import Recipe, decorate, find
 
 _Mode: TypeAlias = Literal["file"] | Literal["row"] | Literal["tensor"]
-#: Where a field begins, its shape, the lengths of its samples, where they begin, and where its mask begins.
-Place = tuple[int, tuple[int, ...], list[int] | None, list[int] | None, int | None]
+#: Where a field begins, its shape, the lengths of its samples, where they begin, where its mask begins and the shape of
+#: that, and the sizes of samples that differ in other sizes than the first: those lie one behind the other, element by
+#: element, if they are not padded.
+Place = tuple[
+    int,
+    tuple[int, ...],
+    list[int] | None,
+    list[int] | None,
+    tuple[int, tuple[int, ...]] | None,
+    list[list[int]] | None,
+]
 Path = str | os.PathLike[str]
 #: A column and what its values must be: a value, several of them, or a function that says so.
 Where = Mapping[str, Any]
@@ -38,10 +47,12 @@ class Field(NamedTuple):
     name: str
     #: Its type, as torch names it.
     dtype: str
-    #: The shape it has in a sample; of a ragged field, in the longest.
+    #: The shape it has in a sample; of a ragged field, the largest sizes.
     shape: tuple[int, ...]
-    #: Whether samples differ in their first size.
+    #: Whether samples differ in a size.
     is_ragged: bool
+    #: In which dimensions.
+    ragged_dims: tuple[int, ...]
 
 
 class Dataset:
@@ -171,11 +182,18 @@ class Dataset:
     def _ragged_sample(self, memory: Any, fields: list[Any], columns: list[Any]) -> list[Any]:
         is_padded = isinstance(self._pad, Pad)
         tensors, lengths, masks = [], [], []
-        for view, field, (start, shape, has, _, mask) in zip(self._views, self._fields, fields, strict=True):
-            is_batch = is_padded or not field.is_ragged
-            tensors.append(view(memory, start, shape[1:] if is_batch else shape))
-            lengths.append(min(has[0], shape[1]) if has and is_padded else None)
-            masks.append(None if mask is None else self._mask_view(memory, mask, shape[1:2]))
+        for view, field, (start, shape, has, _, mask, sizes) in zip(self._views, self._fields, fields, strict=True):
+            if is_padded or not field.is_ragged:
+                shape = shape[1:]
+            elif sizes is not None:
+                shape = tuple(sizes[0])
+            tensors.append(view(memory, start, shape))
+            if has and is_padded:
+                own = [min(size, room) for size, room in zip(sizes[0] if sizes else has, shape, strict=False)]
+                lengths.append(_memory.array_of(own, "int64", self._framework) if sizes else own[0])
+            else:
+                lengths.append(None)
+            masks.append(None if mask is None else self._mask_view(memory, mask[0], mask[1][1:]))
         return [*tensors, *columns, *lengths, *masks]
 
     def __iter__(self) -> Iterator[Any]:
@@ -373,8 +391,8 @@ class Dataset:
     def __repr__(self) -> str:
         def shown(field: Field) -> str:
             sizes = [str(length) for length in field.shape]
-            if field.is_ragged:
-                sizes[0] = f"≤{sizes[0]}"
+            for dim in field.ragged_dims:
+                sizes[dim] = f"≤{sizes[dim]}"
             return f"{field.name or 'tensor'}: {field.dtype} [{', '.join(sizes)}]"
 
         what = {"file": "samples", "row": "rows", "tensor": "tensors"}[self._mode]
@@ -417,19 +435,23 @@ class Batch(Sequence[Any]):
         data, plan = self._data, self._plan
         framework, pad = data._framework, data._pad
         tensors, lengths, masks = [], [], []
-        for view, field, (start, shape, has, offsets, mask) in self._places():
+        for view, field, (start, shape, has, offsets, mask, sizes) in self._places():
             tensor, length = view(self._memory, start, shape), None
             if has is not None and offsets is not None:
                 if isinstance(pad, Pad):
-                    length = np.minimum(np.array(has, np.int64), shape[1])
-                    length = _memory.array_of(length, "int64", framework)
+                    length = _memory.array_of(_own_sizes(shape, has, sizes), "int64", framework)
                 elif pad is None:
-                    tensor = _even(field, tensor, has)
-                else:
+                    tensor = _even(field, tensor, has) if sizes is None else _even_grid(field, tensor, sizes)
+                elif sizes is None:
                     tensor = _joined(tensor, _memory.array_of(offsets, "int64", framework), pad)
+                else:
+                    raise Error(
+                        f"samples of `{field.name}` differ in dimensions {[*field.ragged_dims]}; values and offsets "
+                        "are for those that differ in the first alone: give the data set pad=ptview.pad()"
+                    )
             tensors.append(tensor)
             lengths.append(length)
-            masks.append(None if mask is None else data._mask_view(self._memory, mask, shape[:2]))
+            masks.append(None if mask is None else data._mask_view(self._memory, *mask))
         columns = [
             _memory.array_of(values, kind + "64" if kind != "bool" else kind, framework)
             if (kind := data._column_kind(name)) in ("int", "float", "bool")
@@ -457,14 +479,22 @@ class Batch(Sequence[Any]):
         tensors: list[Any] = []
         lengths: list[Any] = []
         masks: list[Any] = []
-        for view, _, (start, shape, has, offsets, mask) in self._places():
+        for view, _, (start, shape, has, offsets, mask, sizes) in self._places():
             tensor = view(self._memory, start, shape)
             if offsets is not None and not is_padded:
-                tensors.append([tensor[start:end] for start, end in pairwise(offsets)])
+                parts = [tensor[start:end] for start, end in pairwise(offsets)]
+                if sizes is not None:
+                    parts = [part.reshape(tuple(size)) for part, size in zip(parts, sizes, strict=True)]
+                tensors.append(parts)
             else:
                 tensors.append(_rows(tensor))
-            lengths.append([min(length, shape[1]) for length in has] if has is not None and is_padded else none)
-            masks.append(none if mask is None else _rows(data._mask_view(self._memory, mask, shape[:2])))
+            if has is None or not is_padded:
+                lengths.append(none)
+            elif sizes is None:
+                lengths.append([min(length, shape[1]) for length in has])
+            else:
+                lengths.append(_rows(_memory.array_of(_own_sizes(shape, has, sizes), "int64", data._framework)))
+            masks.append(none if mask is None else _rows(data._mask_view(self._memory, *mask)))
         schemas = plan.schemas() if len(self._recipes) > 1 else [0] * count
         all_values = zip(*tensors, *plan.columns(), *lengths, *masks, strict=True)
         self._samples = []
@@ -478,6 +508,24 @@ class Batch(Sequence[Any]):
 
 def _rows(tensor: Any) -> Sequence[Any]:
     return list(tensor) if isinstance(tensor, np.ndarray) else tensor.unbind(0)
+
+
+def _own_sizes(shape: tuple[int, ...], has: list[int], sizes: list[list[int]] | None) -> Any:
+    """How many steps of each padded sample are its own; where they differ in other sizes than the first, along each."""
+    if sizes is None:
+        return np.minimum(np.array(has, np.int64), shape[1])
+    return np.minimum(np.array(sizes, np.int64).reshape(len(sizes), len(shape) - 1), shape[1:])
+
+
+def _even_grid(field: Field, values: Any, sizes: list[list[int]]) -> Any:
+    """Samples one behind the other as a batch, if they have the same sizes."""
+    other = next((size for size in sizes if size != sizes[0]), None)
+    if other is not None:
+        raise Error(
+            f"samples of `{field.name}` have sizes {sizes[0]} and {other} and make no batch; "
+            "give the data set pad=ptview.pad(), or a transform that makes them equal"
+        )
+    return values.reshape((len(sizes), *(sizes[0] if sizes else field.shape)))
 
 
 def _even(field: Field, values: Any, lengths: list[int]) -> Any:

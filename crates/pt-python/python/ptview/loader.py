@@ -51,8 +51,10 @@ class Loader:
         device: Where batches are copied to.
         on_error: Whether a sample that cannot be read is an error (``"fail"``), or left out (``"skip"``) with a
             warning; :attr:`skipped` tells which.
-        window: Shuffles blocks of so many neighbouring samples, and the samples within each block: for disks that
-            like to read on.
+        window: Shuffles in windows of so many samples, for disks and networks that like to read on. Of rows and
+            tensors, files are taken whole and in random order, as many at a time as fill a window, and their samples
+            are shuffled with each other. Where a sample is a file, blocks of neighbouring files come in random order,
+            shuffled within each block.
 
     A batch is written over only when no tensor of it is left.
     """

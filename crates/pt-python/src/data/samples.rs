@@ -19,7 +19,7 @@ use crate::error::{Class, Result};
 use crate::kept;
 
 /// Name, dtype, shape of the longest sample, and whether samples differ in length.
-type FieldRow<'py> = (String, &'static str, Bound<'py, PyTuple>, bool);
+type FieldRow<'py> = (String, &'static str, Bound<'py, PyTuple>, bool, Bound<'py, PyTuple>);
 
 /// Samples of an index. Numbers of samples may be negative, as in Python.
 #[pyclass(frozen, module = "ptview._ptview")]
@@ -140,13 +140,14 @@ impl Samples {
         data.len()
     }
 
-    /// Name, dtype, shape of the longest sample, and whether samples differ in length.
+    /// Name, dtype, largest sizes, whether samples differ in size, and in which dimensions.
     #[getter]
     fn fields<'py>(&self, py: Python<'py>) -> Result<Vec<FieldRow<'py>>> {
         let data = self.data();
         let field = |field: &pt_loader::Field| {
             let shape = PyTuple::new(py, &field.shape)?;
-            Ok((field.name.clone(), field.dtype.name(), shape, field.is_ragged))
+            let ragged_dims = PyTuple::new(py, &field.ragged_dims)?;
+            Ok((field.name.clone(), field.dtype.name(), shape, field.is_ragged, ragged_dims))
         };
         data.fields().iter().map(field).collect()
     }
