@@ -202,11 +202,13 @@ class TestDataLoader:
 
             def descriptors():
                 gc.collect()
-                return sum(os.readlink(f"/proc/self/fd/{fd}").startswith(sys.argv[1]) for fd in numbers())
+                return sum(target(number).startswith(sys.argv[1]) for number in os.listdir("/proc/self/fd"))
 
-            def numbers():
-                found = os.listdir("/proc/self/fd")
-                return [fd for fd in found if os.path.lexists(f"/proc/self/fd/{fd}")]
+            def target(number):
+                try:
+                    return os.readlink(f"/proc/self/fd/{number}")
+                except FileNotFoundError:  # closed by another thread, or that of the listing itself
+                    return ""
 
             class Counted(ptview.Dataset):
                 def __getitems__(self, indices):
