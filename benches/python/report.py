@@ -96,10 +96,6 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
     draw_rivals(name, names, at, pictures)
     failed = [f"- {store}: {why.strip().splitlines()[0]}" for store, why in data["failed"].items()]
     failed += [f"- {absent}" for absent in ABSENT]
-    if not data.get("warmed"):
-        groups += (
-            "An older run, without Arrow and shard stores; not all of LMDB and tensordict was in memory then: they are faster than shown. "
-        )
     stated = (
         f"{data['samples']:,} samples in {data['files']:,} files, {data['bytes'] / 1e6:,.0f} MB; warm unless said; batches of "
         f"{data['batch']}, shuffled; {data['rounds']} rounds in turns, after one that does not count; a pass is cut after "

@@ -69,7 +69,7 @@ def main() -> None:
 
 def run(data: samples.Data, arguments: argparse.Namespace) -> dict:
     stated = {"data": data.name, "samples": data.samples, "files": len(data.files), "rounds": arguments.rounds,
-              "limit_s": arguments.limit, "batch": BATCH, "warmed": True, "machine": machine()}  # fmt: skip
+              "limit_s": arguments.limit, "batch": BATCH, "machine": machine()}  # fmt: skip
     bytes_ = sum(os.path.getsize(file) for file in data.files)
     opened, prepared, failed = {}, {}, {}
     for store in STORES:
