@@ -209,7 +209,12 @@ def test_load_of_what_is_not_all_there(folder, tmp_path) -> None:
     def move(plan, *path):
         plan.planner_data["step"] = path
 
+    def spread(plan):
+        last = len(plan.planner_data) - 1
+        plan.planner_data = {fqn: (fqn, last) for fqn in plan.planner_data}
+
     for change, error, message in [
+        (spread, ptview.FormatError, "have gaps"),
         (lambda plan: drop(plan, "step"), ptview.FormatError, "`step` is nowhere stored"),
         (lambda plan: drop(plan, "model.whole"), ptview.FormatError, "`model.whole` is nowhere stored"),
         (lambda plan: drop(plan, "model.even"), ptview.TensorError, "has 0 of its 12 elements"),

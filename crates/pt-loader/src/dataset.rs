@@ -85,8 +85,8 @@ pub struct Field {
 }
 
 impl Field {
-    /// Whether samples differ in other sizes than the first: then elements are what steps are otherwise.
-    pub(crate) fn is_grid(&self) -> bool {
+    /// Returns whether samples differ in other sizes than the first: then elements are what steps are otherwise.
+    pub fn is_grid(&self) -> bool {
         self.ragged_dims.iter().any(|&dim| dim > 0)
     }
 

@@ -175,21 +175,32 @@ def _load_folder(path: str, map_location: Any, restore: Any, mmap: bool) -> Any:
         for file in _ptview.open_file(path).files:
             loaded.update(load(file, map_location, mmap=mmap))
         return loaded
-    for steps, value, is_tensor in _ptview.load_distributed(path, restore):
+    values = _ptview.load_distributed(path, restore)
+    # Of lists without gaps, no path makes more places than it has steps.
+    places = sum(len(steps) for steps, _, _ in values)
+    for steps, value, is_tensor in values:
         if is_tensor and (restore is not None or not mmap):
             from ptview._torch import moved
 
             value = moved(value, restore, mmap)
-        _put(loaded, steps, value)
+        places -= _put(loaded, steps, value)
+        if places < 0:
+            raise FormatError(f"{path}: the lists of the checkpoint have gaps, at {steps}")
     return loaded
 
 
-def _put(root: dict[Any, Any], steps: list[Any], value: Any) -> None:
-    """Puts a value where its path leads. What a part of the path stands in is a list where that part is a position."""
+def _put(root: dict[Any, Any], steps: list[Any], value: Any) -> int:
+    """Puts a value where its path leads. What a part of the path stands in is a list where that part is a position.
+
+    Returns how many places lists got for it.
+    """
     around: Any = root
+    places = 0
     for step, below in pairwise([*steps, None]):
         if isinstance(around, list):
-            around.extend([None] * (step + 1 - len(around)))
+            missing = max(step + 1 - len(around), 0)
+            places += missing
+            around.extend([None] * missing)
             inner = around[step]
         else:
             inner = around.get(step)
@@ -201,3 +212,4 @@ def _put(root: dict[Any, Any], steps: list[Any], value: Any) -> None:
             raise FormatError(f"the paths of the checkpoint contradict each other at {steps}")
         around[step] = inner
         around = inner
+    return places

@@ -124,7 +124,9 @@ class Tensor:
 
 # Data sets; `data.py` and `loader.py` are what users see.
 
-#: Where a field begins, its shape, the lengths of its samples, where they begin, and where its mask begins.
+#: Where a field begins, its shape, the lengths of its samples, where they begin, where its mask begins and the shape of
+#: that, and the sizes of samples that differ in other sizes than the first: those lie one behind the other, element by
+#: element, if they are not padded.
 _Field: TypeAlias = tuple[
     int,
     tuple[int, ...],

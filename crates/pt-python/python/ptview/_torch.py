@@ -85,16 +85,10 @@ def quantized(
     return torch._utils._rebuild_qtensor(typed, offset, size, stride, parameters, False, {})
 
 
-def composite(
-    layout: str,
-    cls: str | None,
-    size: tuple[int, ...] | None,
-    parts: dict[str, Any],
-    coalesced: bool | None,
-) -> Any:
-    """Makes a tensor of several parts. Indices are checked, as torch reads through them without looking."""
+def composite(layout: str, *description: Any) -> Any:
+    """Makes a tensor of several parts, or says that this torch has no such tensors."""
     try:
-        return _composite(layout, cls, size, parts, coalesced)
+        return _composite(layout, *description)
     except AttributeError as error:
         raise TensorError(f"this torch cannot make a tensor of layout {layout}: {error}") from error
 
@@ -106,6 +100,7 @@ def _composite(
     parts: dict[str, Any],
     coalesced: bool | None,
 ) -> Any:
+    """Indices are checked, as torch reads through them without looking."""
     match layout:
         case "sparse_coo":
             tensor = torch.sparse_coo_tensor(parts["#indices"], parts["#values"], size, check_invariants=True)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +19,10 @@ from ptview._pad import Pad, Ragged, RaggedLayout
 from ptview._ptview import Layout, Plan, Samples
 from ptview._structure import Recipe, decorate, find
 
+if TYPE_CHECKING:
+    from ptview._ptview import _Field
+
 _Mode: TypeAlias = Literal["file"] | Literal["row"] | Literal["tensor"]
-#: Where a field begins, its shape, the lengths of its samples, where they begin, where its mask begins and the shape of
-#: that, and the sizes of samples that differ in other sizes than the first: those lie one behind the other, element by
-#: element, if they are not padded.
-Place = tuple[
-    int,
-    tuple[int, ...],
-    list[int] | None,
-    list[int] | None,
-    tuple[int, tuple[int, ...]] | None,
-    list[list[int]] | None,
-]
 Path = str | os.PathLike[str]
 #: A column and what its values must be: a value, several of them, or a function that says so.
 Where = Mapping[str, Any]
@@ -427,7 +419,7 @@ class Batch(Sequence[Any]):
     def __repr__(self) -> str:
         return repr(self._list())
 
-    def _places(self) -> Iterable[tuple[View, Field, Place]]:
+    def _places(self) -> Iterable[tuple[View, Field, "_Field"]]:
         return zip(self._data._views, self._data._fields, self._plan.fields(), strict=True)
 
     def collate(self) -> Any:

@@ -104,8 +104,10 @@ pub(crate) fn fields<'py>(py: Python<'py>, plan: &BatchPlan) -> Result<Bound<'py
         let offsets = is_ragged.then(|| field.offsets());
         let mask_shape = PyTuple::new(py, field.mask_shape())?;
         let mask = field.mask_range().map(|range| (range.start, mask_shape));
-        let is_grid = field.field().ragged_dims.iter().any(|&dim| dim > 0);
-        let sizes = is_grid.then(|| (0..plan.len()).map(|sample| field.sizes(sample)).collect::<Vec<_>>());
+        let sizes = field
+            .field()
+            .is_grid()
+            .then(|| (0..plan.len()).map(|sample| field.sizes(sample)).collect::<Vec<_>>());
         fields.append((field.range().start, shape, lengths, offsets, mask, sizes))?;
     }
     Ok(fields)

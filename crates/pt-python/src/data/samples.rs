@@ -18,7 +18,7 @@ use crate::data::{plan, structure};
 use crate::error::{Class, Result};
 use crate::kept;
 
-/// Name, dtype, shape of the longest sample, and whether samples differ in length.
+/// Name, dtype, largest sizes, whether samples differ in size, and in which dimensions.
 type FieldRow<'py> = (String, &'static str, Bound<'py, PyTuple>, bool, Bound<'py, PyTuple>);
 
 /// Samples of an index. Numbers of samples may be negative, as in Python.
