@@ -283,9 +283,23 @@ impl DataSet {
     /// ```
     #[must_use]
     pub fn reopened(&self) -> Self {
+        self.reopened_as(|files| files)
+    }
+
+    /// Returns the same data set with files that are opened anew, in the caller's way: as [`Self::with_files`] for a data set that is
+    /// there, with what it picked of its samples. Threads of its own are not taken over.
+    ///
+    /// ```
+    /// # fn show(data: pt_loader::DataSet) {
+    /// // SAFETY: nobody writes to the files or truncates them.
+    /// let data = data.reopened_as(|files| unsafe { files.with_access(pt_view::Access::Auto) });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn reopened_as(&self, change: impl FnOnce(FileCache) -> FileCache) -> Self {
         let Shared { files, options, .. } = &*self.shared;
         let shared = Shared {
-            files: files.reopened(),
+            files: files.reopened(change),
             options: options.clone(),
             plain: Plain::new(self.index().tensor_count()),
         };

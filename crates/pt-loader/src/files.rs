@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pt_index::{FileEntry, FileSource, Folder, Freshness, Policy, TensorEntry};
-use pt_view::{Access, CheckedRecords, FileBytes, FileCache, OpenFile, TensorView};
+use pt_view::{CheckedRecords, FileBytes, FileCache, OpenFile, TensorView};
 
 use crate::error::{Error, Result};
 
@@ -20,6 +20,8 @@ pub(crate) struct Files {
     comes_back: bool,
     /// Found when the first file is opened: a data set that nobody reads keeps nobody else from keeping files open.
     kind: OnceLock<Kind>,
+    /// Whether files are mapped.
+    maps: OnceLock<bool>,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,8 @@ impl Files {
     /// `comes_back` says whether samples that are apart in the order of an epoch may lie in one file.
     pub(crate) fn new(cache: FileCache, policy: Policy, comes_back: bool) -> Self {
         let checked = CheckedRecords::new(cache.index().storage_count());
-        Self { cache: cache.with_policy(policy), policy, checked, comes_back, kind: OnceLock::new() }
+        let cache = cache.with_policy(policy);
+        Self { cache, policy, checked, comes_back, kind: OnceLock::new(), maps: OnceLock::new() }
     }
 
     fn kind(&self) -> &Kind {
@@ -59,7 +62,7 @@ impl Files {
             if self.cache.holds_all() {
                 let files = self.cache.index().file_count();
                 Kind::All((0..files).map(|_| OnceLock::new()).collect())
-            } else if self.comes_back || self.cache.access() != Access::Read {
+            } else if self.comes_back || self.maps() {
                 Kind::Some
             } else {
                 // Of many files that are read once an epoch, those kept are not those that come next.
@@ -68,13 +71,18 @@ impl Files {
         })
     }
 
-    /// The same files, of which none is open.
-    pub(crate) fn reopened(&self) -> Self {
-        Self::new(self.cache.reopened(), self.policy, self.comes_back)
+    /// The same files, of which none is open; `change` says how they are opened.
+    pub(crate) fn reopened(&self, change: impl FnOnce(FileCache) -> FileCache) -> Self {
+        Self::new(change(self.cache.reopened()), self.policy, self.comes_back)
     }
 
     pub(crate) fn cache(&self) -> &FileCache {
         &self.cache
+    }
+
+    /// Returns whether there are files that are mapped.
+    pub(crate) fn maps(&self) -> bool {
+        *self.maps.get_or_init(|| self.cache.maps_any())
     }
 
     /// Returns whether files stay open.

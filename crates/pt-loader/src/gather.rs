@@ -26,8 +26,8 @@ const GAP_BYTES_MAX: u64 = 4096;
 const BUFFERS_MAX: usize = 32;
 /// Reads are joined up to so many bytes.
 const RUN_BYTES_MAX: u64 = 1 << 20;
-/// Batches of fewer bytes are tried to be copied at once.
-const COPY_BYTES_MAX: usize = 256 << 10;
+/// Batches of no more bytes are tried to be copied at once, by the thread that asks: another takes longer to wake up.
+const COPY_BYTES_MAX: usize = 512 << 10;
 /// Batches of more bytes are read as they come: what is asked for too early may have to leave again.
 const FETCH_BYTES_MAX: usize = 64 << 20;
 /// Local headers are shorter, names and extra fields included.
@@ -71,7 +71,7 @@ thread_local! {
 
 /// Reads all tensors of a batch into its memory; `alone`, on this thread, and without so much as asking for others.
 pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], alone: bool) -> Result<()> {
-    if plan.bytes() < COPY_BYTES_MAX && !data.drops_behind && copy_known(plan, data, memory) {
+    if plan.bytes() <= COPY_BYTES_MAX && !data.drops_behind && copy_known(plan, data, memory) {
         return Ok(());
     }
     let mut slots = slots(plan, data, memory);
@@ -214,7 +214,7 @@ fn cost_ns(data: &DataSet, slots: &[Slot<'_>]) -> usize {
     const OPEN_NS: usize = 6000;
     let files = slots.chunk_by(|one, other| one.file == other.file).count();
     let bytes: usize = slots.iter().map(|slot| slot.out.len()).sum();
-    let calls = if data.shared.files.cache().access() == pt_view::Access::Map { 0 } else { slots.len() };
+    let calls = if data.shared.files.maps() { 0 } else { slots.len() };
     let opens = if data.shared.files.keeps() { 0 } else { files };
     bytes / BYTES_PER_NS + slots.len() * SLOT_NS + calls * CALL_NS + opens * OPEN_NS
 }

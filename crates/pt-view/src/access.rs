@@ -36,10 +36,15 @@ pub enum Access {
 impl Access {
     /// Returns whether to map a file.
     pub(crate) fn maps(self, source: &FileSource) -> bool {
+        self.maps_size(source.metadata().len()) && !(self == Self::Auto && is_remote(source))
+    }
+
+    /// Returns whether to map a file of so many bytes, if it is on a disk of this machine.
+    pub(crate) fn maps_size(self, bytes: u64) -> bool {
         match self {
             Self::Map => true,
             Self::Read => false,
-            Self::Auto => source.metadata().len() >= MAP_BYTES_MIN && !is_remote(source),
+            Self::Auto => bytes >= MAP_BYTES_MIN,
         }
     }
 }

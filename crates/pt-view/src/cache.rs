@@ -90,7 +90,8 @@ impl FileCache {
     }
 
     /// Returns a cache of the same files, of which none is open, with the same capacity: for a process that was forked, in which a
-    /// lock may be held by a thread that is not there. They are read by position.
+    /// lock may be held by a thread that is not there. They are come by as here: what was promised when
+    /// [`Self::with_access`] was called is promised for the same files.
     ///
     /// ```
     /// # fn show(files: pt_view::FileCache) {
@@ -101,7 +102,8 @@ impl FileCache {
     #[must_use]
     pub fn reopened(&self) -> Self {
         let capacity = self.capacity.clone();
-        Self { policy: self.policy, ..Self::of(self.folder.clone(), self.index.clone(), capacity) }
+        let (access, policy) = (self.access, self.policy);
+        Self { access, policy, ..Self::of(self.folder.clone(), self.index.clone(), capacity) }
     }
 
     /// Says how many files may stay open; at least one. By default all caches of the process together keep no more than a
@@ -151,6 +153,17 @@ impl FileCache {
     /// Returns how the bytes of files are come by.
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    /// Returns whether any file is mapped when it is opened, as far as its size decides.
+    ///
+    /// ```
+    /// # fn show(files: pt_view::FileCache) {
+    /// assert!(!files.reopened().maps_any() || files.access() != pt_view::Access::Read);
+    /// # }
+    /// ```
+    pub fn maps_any(&self) -> bool {
+        self.index.files().any(|file| self.access.maps_size(file.stamp().size))
     }
 
     /// Returns how many files may stay open.

@@ -257,10 +257,12 @@ impl Handle {
 }
 
 impl FileCache {
-    /// Says how the bytes of files are come by, from the next file on that is opened.
+    /// Says how the bytes of files are come by, from the next file on that is opened, by this cache and by those that are
+    /// [`reopened`](Self::reopened) from it.
     ///
     /// # Safety
-    /// As [`Map::new`] for every file of the index: nobody writes to or truncates one that the cache may have mapped.
+    /// As [`Map::new`] for every file of the index: nobody writes to or truncates one that the cache, or one reopened from it,
+    /// may have mapped.
     #[must_use]
     pub unsafe fn with_access(mut self, access: Access) -> Self {
         self.access = access;
@@ -270,7 +272,8 @@ impl FileCache {
     pub(crate) fn open_file(&self, path: &Path) -> Result<Handle> {
         match self.access {
             Access::Read => Handle::open_read(path),
-            // SAFETY: the contract is that of whoever called `with_access`; a cache begins with `Access::Read`.
+            // SAFETY: the contract is that of whoever called `with_access`; a cache begins with `Access::Read`,
+            // and `reopened` passes on what holds for the same files.
             access => unsafe { Handle::open(path, access) },
         }
     }
