@@ -69,23 +69,41 @@ thread_local! {
     static SPARE: RefCell<Spare> = RefCell::default();
 }
 
-/// Reads all tensors of a batch into its memory; `alone`, on this thread, and without so much as asking for others.
-pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], alone: bool) -> Result<()> {
+/// Who reads a batch.
+#[derive(Clone, Copy)]
+pub(crate) enum Threads<'t> {
+    /// The thread that asks, without so much as asking for others.
+    Alone,
+    /// Those of the data set.
+    OfData,
+    Pool(&'t rayon::ThreadPool),
+}
+
+/// Reads all tensors of a batch into its memory.
+pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], threads: Threads<'_>) -> Result<()> {
     if plan.bytes() <= COPY_BYTES_MAX && !data.drops_behind && copy_known(plan, data, memory) {
         return Ok(());
     }
     let mut slots = slots(plan, data, memory);
     slots.sort_unstable_by_key(|slot| (slot.file, slot.number, slot.first));
-    let threads = data.threads();
+    let count = match threads {
+        Threads::Alone => 1,
+        Threads::OfData => data.threads(),
+        Threads::Pool(pool) => pool.current_num_threads(),
+    };
     let is_small = || !data.has_own_threads() && cost_ns(data, &slots) < ALONE_NS_MAX;
-    let alone = alone || slots.len() < 2 || threads == 1 || is_small();
+    let alone = slots.len() < 2 || count == 1 || is_small();
     let read = |slots: &mut [Slot<'_>], wait| {
         if alone {
             return read_slots(plan, data, slots, wait);
         }
-        cut(slots, 4 * threads, plan.bytes(), data.set.unit);
+        cut(slots, 4 * count, plan.bytes(), data.set.unit);
         let pieces = slots.par_chunk_by_mut(|one, other| one.piece == other.piece);
-        data.install(|| pieces.try_for_each(|slots| read_slots(plan, data, slots, wait)))
+        let run = || pieces.try_for_each(|slots| read_slots(plan, data, slots, wait));
+        match threads {
+            Threads::Pool(pool) => pool.install(run),
+            _ => data.install(run),
+        }
     };
     // Files that do not stay open are opened twice if they have to be fetched: a disk takes longer by far.
     if slots.len() < 2 || plan.bytes() > FETCH_BYTES_MAX {
