@@ -153,6 +153,11 @@ impl Kept {
         self.file.bytes()
     }
 
+    /// Returns whether a byte of a mapped file is not in memory, as far as the system tells.
+    pub(crate) fn is_absent(&self, at: u64) -> bool {
+        self.file.resident(at, 1).is_some_and(|resident| resident.bytes() == 0)
+    }
+
     /// Returns where a tensor begins, if that is known by now.
     pub(crate) fn start(&self, number: usize) -> Option<u64> {
         let start = self.starts.get(number)?.load(Ordering::Relaxed);
@@ -182,6 +187,16 @@ impl Opened<'_> {
             Self::Cached(file, _) => file.bytes(),
             Self::Once(..) => None,
         }
+    }
+
+    /// Starts reading a range of the file into memory.
+    pub(crate) fn prefetch(&self, start: u64, length: u64) {
+        // Whether the system follows changes no content. What lies outside of the file is refused when it is copied.
+        let _ = match self {
+            Self::Kept(kept, _) => kept.file.prefetch(start, length),
+            Self::Cached(file, _) => file.prefetch(start, length),
+            Self::Once(..) => Ok(()),
+        };
     }
 
     /// Takes a range of a mapped file out of this process's memory.
