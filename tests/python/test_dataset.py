@@ -462,6 +462,66 @@ class TestColumns:
         assert "tokens: int64 [≤9]" in shown and "label" in shown
 
 
+class TestMapped:
+    def test_samples_and_batches_are_those_that_are_read(self, nested, ragged, tmp_path):
+        folders.write(tmp_path / "rows", 7, folders.rows)
+        folders.write(tmp_path / "tensors", 7, folders.tensors)
+        data_sets = [
+            (nested[0], {}),
+            (nested[0], {"keys": ["half", "target.label"], "dtype": "float32", "where": {"target.label": [1, 2]}}),
+            (ragged[0], {"pad": ptview.pad(mask=True)}),
+            (tmp_path / "rows", {"mode": "row"}),
+            (tmp_path / "tensors", {"mode": "tensor"}),
+            (nested[1][::-1], {}),
+        ]
+        for paths, options in data_sets:
+            read, mapped = ptview.Dataset(paths, **options), ptview.Dataset(paths, **options, mmap=True)
+            for number in range(len(read)):
+                assert_same_object(mapped[number], read[number])
+            order = [*range(len(read))[::-1], 0, 0]
+            batches = [data.collate(data.__getitems__(order)) for data in (mapped, read)]
+            assert_same_object(*batches)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_which_files_are_mapped(self, tmp_path):
+        folder = tmp_path / "rows"
+        folders.write(folder, 3, folders.rows)
+        torch.save({"x": torch.zeros(100_000, 3, 2), "t": torch.zeros(100_000, dtype=torch.int64)}, folder / "large.pt")
+
+        def mapped() -> list[str]:
+            lines = Path("/proc/self/maps").read_text().splitlines()
+            return sorted({Path(line.split()[-1]).name for line in lines if str(folder) in line})
+
+        def read(data: ptview.Dataset) -> ptview.Dataset:
+            data.__getitems__(range(len(data)))
+            return data
+
+        small, large = ["00000.pt", "00001.pt", "00002.pt"], ["large.pt"]
+        assert mapped() == []
+        rows = read(ptview.Dataset(folder, mode="row", mmap=True))
+        assert mapped() == small + large
+        again = pickle.loads(pickle.dumps(rows.select(range(3))))
+        del rows
+        assert mapped() == []
+        read(again)
+        assert mapped() == small[:1] + small[1:2], "its samples are in two files"
+        del again
+        data = read(ptview.Dataset(folder, pad=ptview.pad(), mmap=True))
+        assert mapped() == large, "whole small files are read faster"
+        del data
+        read(ptview.Dataset(folder, mode="row"))
+        assert mapped() == []
+
+    @pytest.mark.parametrize("start", ["fork", "spawn"])
+    def test_workers_map_for_themselves(self, tmp_path, start):
+        folders.write(tmp_path, 9, folders.rows)
+        data = ptview.Dataset(tmp_path, mode="row", mmap=True)
+        expected = [data.collate(data.__getitems__(range(at, min(at + 5, len(data))))) for at in range(0, len(data), 5)]
+        loader = DataLoader(data, 5, num_workers=2, collate_fn=data.collate, multiprocessing_context=start)
+        assert_same_object(list(loader), expected)
+        assert_same_object(list(ptview.Loader(data, 5)), expected)
+
+
 class TestElsewhere:
     def test_pickling(self, tmp_path):
         files = folders.write(tmp_path, 20, folders.ragged)

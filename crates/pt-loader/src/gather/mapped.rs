@@ -35,8 +35,8 @@ pub(super) fn copy_known(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) ->
 /// So many bytes, or so many places, of a batch are worth looking whether one of them is in memory.
 const BYTES_PER_LOOK: usize = 16 << 10;
 const PLACES_PER_LOOK: usize = 16;
-/// If seven of eight places are in memory, the batch is seen to be cold in two cases of three.
-const LOOKS_MAX: usize = 8;
+/// If one of two places is in memory, the batch is seen to be cold in 15 cases of 16.
+const LOOKS_MAX: usize = 4;
 
 /// Returns whether a batch seems not to be in memory: some of its places are looked at, in files that are open.
 pub(super) fn is_cold(plan: &BatchPlan, data: &DataSet) -> bool {
