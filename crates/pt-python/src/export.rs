@@ -17,7 +17,7 @@ use dlpark::python::{DlpackExporter, ExportRequest, export_dlpack};
 use dlpark::{DlpackFlags, Managed, ManagedTensorBase};
 use pt_format::geometry;
 use pt_index::{FileSource, Index};
-use pt_loader::{DataSet, Unit};
+use pt_loader::DataSet;
 use pt_view::{Access, Advice, PrivateMap, Residency};
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
@@ -95,12 +95,11 @@ pub(crate) fn open_index(path: &Path) -> pt_view::Result<Index> {
     unsafe { pt_view::open_index(path) }
 }
 
-/// Has the files of a data set mapped. Those that are read as a whole, once an epoch, only if they are large.
+/// Has the files of a data set mapped.
 pub(crate) fn mapped(data: &DataSet) -> DataSet {
-    let access = if data.options().unit == Unit::File { Access::Auto } else { Access::Map };
     // SAFETY: the documentation of `ptview.Dataset(mmap=True)` hands the promise on: nobody writes to the files or truncates them.
     // Bytes are copied out of the maps by Rust, and lent to nobody.
-    data.reopened_as(|files| unsafe { files.with_access(access) })
+    data.reopened_as(|files| unsafe { files.with_access(Access::Auto) })
 }
 
 /// Bytes of a memory, lent to Python through the buffer protocol.

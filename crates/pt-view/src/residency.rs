@@ -204,7 +204,7 @@ impl OpenFile {
     }
 
     fn parts(&self) -> FileBytes<'_> {
-        FileBytes { bytes: None, map: self.map(), source: Some(self.source()), checked: None }
+        FileBytes { bytes: None, map: self.map(), source: self.source(), checked: None }
     }
 
     /// Takes a range of a mapped file out of this process's memory, with the pages that the system may have mapped around

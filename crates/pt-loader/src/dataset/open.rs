@@ -157,7 +157,7 @@ impl DataSet {
     /// ```
     #[must_use]
     pub fn reopened(&self) -> Self {
-        self.reopened_as(|files| files)
+        self.with_files_of(self.shared.files.reopened())
     }
 
     /// Returns the same data set with files that are opened anew, in the caller's way: as [`Self::with_files`] for a data set that is
@@ -171,12 +171,12 @@ impl DataSet {
     /// ```
     #[must_use]
     pub fn reopened_as(&self, change: impl FnOnce(FileCache) -> FileCache) -> Self {
-        let Shared { files, options, .. } = &*self.shared;
-        let shared = Shared {
-            files: files.reopened(change),
-            options: options.clone(),
-            plain: Plain::new(self.index().tensor_count()),
-        };
+        self.with_files_of(self.shared.files.reopened_as(change))
+    }
+
+    fn with_files_of(&self, files: Files) -> Self {
+        let plain = Plain::new(self.index().tensor_count());
+        let shared = Shared { files, options: self.shared.options.clone(), plain };
         Self { shared: Arc::new(shared), threads: None, ..self.clone() }
     }
 }

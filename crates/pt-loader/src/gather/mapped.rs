@@ -5,6 +5,7 @@ use pt_view::Obstacle;
 
 use super::fit::Fit;
 use super::reader::Reader;
+use super::runs::Segment;
 use super::slots::{NOT_PLAIN, Slot, Steps, step_start};
 use crate::dataset::{DataSet, Unit};
 use crate::error::Result;
@@ -74,7 +75,10 @@ pub(crate) fn lent(data: &DataSet, sample: usize, number: usize) -> Option<&[u8]
 
 impl Reader<'_> {
     /// Asks for what is wanted of a map; whoever touches it waits for it.
-    pub(super) fn fetch(&self, slots: &mut [Slot<'_>]) {
+    pub(super) fn fetch(&self, slots: &mut [Slot<'_>], headers: &[Segment]) {
+        for header in headers {
+            self.file.prefetch(header.start, header.bytes as u64);
+        }
         for slot in slots.iter_mut().filter(|slot| slot.start != NOT_PLAIN) {
             slot.is_fetched = true;
             self.file.prefetch(slot.start, self.fit(slot).stored as u64);

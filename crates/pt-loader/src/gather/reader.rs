@@ -9,7 +9,7 @@ use super::slots::{NOT_PLAIN, Slot, step_start};
 use super::{Gather, Spare};
 use crate::dataset::{DataSet, Unit};
 use crate::error::{Error, Result};
-use crate::files::Opened;
+use crate::files::{Content, Opened};
 use crate::plan::{BatchField, BatchPlan};
 use crate::read::{self, Place, Wait};
 
@@ -51,14 +51,14 @@ impl<'b> Reader<'b> {
         for slots in slots.chunk_by_mut(|one, other| one.number == other.number) {
             self.locate(slots, &mut spare.segments)?;
         }
-        match self.file.mapped() {
-            Some(_) if self.wait == Wait::No && self.is_cold => self.fetch(slots),
-            Some(bytes) => self.copy(slots, bytes)?,
-            None => {
+        match self.file.content() {
+            Content::Mapped(_) if self.is_fetched_first() => self.fetch(slots, &spare.segments),
+            Content::Mapped(bytes) => self.copy(slots, bytes)?,
+            Content::Read(source) => {
                 // Fields mostly lie in the order in which they are listed; then there is nothing to sort.
                 slots.sort_unstable_by_key(|slot| (slot.start, slot.number, slot.row));
                 spare.segments.sort_unstable_by_key(|segment| (segment.start, segment.slot));
-                self.read_plain(slots, &spare.segments, &mut spare.run)?;
+                self.read_plain(source, slots, &spare.segments, &mut spare.run)?;
             }
         }
         let odd = slots.iter_mut().filter(|slot| slot.start == NOT_PLAIN && !slot.is_fetched);
@@ -67,6 +67,11 @@ impl<'b> Reader<'b> {
             self.drop_behind(slots);
         }
         Ok(())
+    }
+
+    /// Whether, if the file is mapped, what is wanted of it is asked for before it is touched.
+    fn is_fetched_first(&self) -> bool {
+        self.is_cold && self.wait == Wait::No
     }
 
     /// Lets go of the pages that slots were copied from.
@@ -102,21 +107,26 @@ impl<'b> Reader<'b> {
         for slot in slots.iter_mut() {
             slot.start = step_start(start, slot.first, step);
         }
-        let is_mapped = self.file.mapped().is_some();
-        if let Some(record) = unchecked.filter(|_| is_mapped) {
-            let verified = record.verify(self.file.source());
-            verified.map_err(|fault| self.refused(&slots[0], tensor, fault.into()))?;
-            plain.note(tensor);
-        }
-        if unchecked.is_none() || is_mapped {
+        let unchecked = match self.file.content() {
+            Content::Mapped(bytes) if !self.is_fetched_first() => {
+                if let Some(record) = unchecked {
+                    let verified = record.verify(bytes);
+                    verified.map_err(|fault| self.refused(&slots[0], tensor, fault.into()))?;
+                    plain.note(tensor);
+                }
+                None
+            }
+            _ => unchecked,
+        };
+        if unchecked.is_none() {
             self.file.note_start(number, start);
-        }
-        if is_mapped {
-            return Ok(());
         }
         if let Some((record, header)) = unchecked.and_then(|record| Some((record, record.header_offset?))) {
             let bytes = record.data_offset.saturating_sub(header).min(HEADER_BYTES_MAX) as usize;
             segments.push(Segment { start: header, bytes, header_of: Some(tensor.number()), slot: (0, 0) });
+        }
+        if let Content::Mapped(_) = self.file.content() {
+            return Ok(());
         }
         let steps = slots.iter().map(|slot| Segment {
             start: slot.start,

@@ -3,6 +3,7 @@
 
 use std::io::IoSliceMut;
 
+use pt_index::FileSource;
 use pt_view::Obstacle;
 
 use super::reader::Reader;
@@ -32,6 +33,7 @@ impl Reader<'_> {
     /// Reads run by run; slots and segments are sorted by where they lie.
     pub(super) fn read_plain(
         &self,
+        source: &FileSource,
         slots: &mut [Slot<'_>],
         segments: &[Segment],
         spare: &mut Vec<u8>,
@@ -41,14 +43,20 @@ impl Reader<'_> {
             let (run, later) = segments.split_at(run_length(segments));
             let here = run.iter().filter(|segment| segment.header_of.is_none()).count();
             let (slots_here, slots_later) = slots.split_at_mut(here);
-            self.read_run(slots_here, run, spare)?;
+            self.read_run(source, slots_here, run, spare)?;
             (segments, slots) = (later, slots_later);
         }
         Ok(())
     }
 
     /// Reads one run: steps straight to where they belong, the rest into `spare`.
-    fn read_run(&self, slots: &mut [Slot<'_>], run: &[Segment], spare: &mut Vec<u8>) -> Result<()> {
+    fn read_run(
+        &self,
+        source: &FileSource,
+        slots: &mut [Slot<'_>],
+        run: &[Segment],
+        spare: &mut Vec<u8>,
+    ) -> Result<()> {
         let start = run[0].start;
         // Nobody comes back for a run that is only a header.
         let wait = if slots.is_empty() { Wait::Yes } else { self.wait };
@@ -82,7 +90,7 @@ impl Reader<'_> {
                 None => push(take(&mut rest, segment.bytes)),
             }
         }
-        let is_read = read::read_run(self.file.source(), start, &mut buffers[..count], wait)
+        let is_read = read::read_run(source, start, &mut buffers[..count], wait)
             .map_err(|obstacle| self.run_failed(slots, run, obstacle))?;
         if is_read {
             return self.finish_run(slots, run, spare);
