@@ -4,6 +4,7 @@ import copy
 import gc
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -488,32 +489,43 @@ class TestMapped:
         folders.write(folder, 3, folders.rows)
         torch.save({"x": torch.zeros(100_000, 3, 2), "t": torch.zeros(100_000, dtype=torch.int64)}, folder / "large.pt")
 
-        def mapped() -> list[str]:
-            lines = Path("/proc/self/maps").read_text().splitlines()
-            return sorted({Path(line.split()[-1]).name for line in lines if str(folder) in line})
+        def kept() -> tuple[list[str], list[str]]:
+            """The files that are mapped, and those that are open."""
+            maps = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+            open_files = [os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()]
+            return tuple(sorted({Path(file).name for file in files if str(folder) in file}) for files in (maps, open_files))
 
         def read(data: ptview.Dataset) -> ptview.Dataset:
             data.__getitems__(range(len(data)))
             return data
 
-        small, large = ["00000.pt", "00001.pt", "00002.pt"], ["large.pt"]
-        assert mapped() == []
+        names = ["00000.pt", "00001.pt", "00002.pt", "large.pt"]
+        assert kept() == ([], [])
         rows = read(ptview.Dataset(folder, mode="row", mmap=True))
-        assert mapped() == small + large
+        assert kept() == (names, [])
         again = pickle.loads(pickle.dumps(rows.select(range(3))))
         del rows
-        assert mapped() == []
+        assert kept() == ([], [])
         read(again)
-        assert mapped() == small[:1] + small[1:2], "its samples are in two files"
+        assert kept() == (names[:2], []), "its samples are in two files"
         del again
         data = read(ptview.Dataset(folder, pad=ptview.pad(), mmap=True))
-        assert mapped() == large, "whole small files are read faster"
+        assert kept() == (names, [])
+        child = os.fork()
+        if child == 0:
+            # Maps are still there, also of files that are not.
+            shutil.rmtree(folder)
+            read(data)
+            os._exit(0 if kept()[1] == [] else 1)
+        assert os.waitpid(child, 0)[1] == 0
         del data
+        assert kept() == ([], [])
+        folders.write(folder, 3, folders.rows)
         read(ptview.Dataset(folder, mode="row"))
-        assert mapped() == []
+        assert kept()[0] == []
 
     @pytest.mark.parametrize("start", ["fork", "spawn"])
-    def test_workers_map_for_themselves(self, tmp_path, start):
+    def test_workers(self, tmp_path, start):
         folders.write(tmp_path, 9, folders.rows)
         data = ptview.Dataset(tmp_path, mode="row", mmap=True)
         expected = [data.collate(data.__getitems__(range(at, min(at + 5, len(data))))) for at in range(0, len(data), 5)]

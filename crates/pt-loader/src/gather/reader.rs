@@ -64,7 +64,7 @@ impl<'b> Reader<'b> {
         let odd = slots.iter_mut().filter(|slot| slot.start == NOT_PLAIN && !slot.is_fetched);
         self.put_together(odd, &mut spare.tensor, &mut spare.run)?;
         if self.data.drops_behind {
-            self.drop_behind(slots);
+            self.drop_behind(slots, &spare.segments);
         }
         Ok(())
     }
@@ -74,12 +74,13 @@ impl<'b> Reader<'b> {
         self.is_cold && self.wait == Wait::No
     }
 
-    /// Lets go of the pages that slots were copied from.
-    fn drop_behind(&self, slots: &[Slot<'_>]) {
+    /// Lets go of the pages that slots were copied from, and of those of the headers that were looked at.
+    fn drop_behind(&self, slots: &[Slot<'_>], headers: &[Segment]) {
         if slots.iter().any(|slot| slot.start == NOT_PLAIN) {
             return self.file.release(0, u64::MAX);
         }
-        let start = slots.iter().map(|slot| slot.start).min().unwrap_or(0);
+        let starts = slots.iter().map(|slot| slot.start).chain(headers.iter().map(|header| header.start));
+        let start = starts.min().unwrap_or(0);
         let end = slots.iter().map(|slot| slot.start.saturating_add(self.fit(slot).stored as u64)).max();
         self.file.release(start, end.unwrap_or(0).saturating_sub(start));
     }
@@ -107,23 +108,21 @@ impl<'b> Reader<'b> {
         for slot in slots.iter_mut() {
             slot.start = step_start(start, slot.first, step);
         }
-        let unchecked = match self.file.content() {
-            Content::Mapped(bytes) if !self.is_fetched_first() => {
-                if let Some(record) = unchecked {
-                    let verified = record.verify(bytes);
-                    verified.map_err(|fault| self.refused(&slots[0], tensor, fault.into()))?;
-                    plain.note(tensor);
-                }
-                None
-            }
-            _ => unchecked,
-        };
-        if unchecked.is_none() {
-            self.file.note_start(number, start);
-        }
         if let Some((record, header)) = unchecked.and_then(|record| Some((record, record.header_offset?))) {
             let bytes = record.data_offset.saturating_sub(header).min(HEADER_BYTES_MAX) as usize;
             segments.push(Segment { start: header, bytes, header_of: Some(tensor.number()), slot: (0, 0) });
+        }
+        let is_checked = match (unchecked, self.file.content()) {
+            (Some(record), Content::Mapped(bytes)) if !self.is_fetched_first() => {
+                let verified = record.verify(bytes);
+                verified.map_err(|fault| self.refused(&slots[0], tensor, fault.into()))?;
+                plain.note(tensor);
+                true
+            }
+            (unchecked, _) => unchecked.is_none(),
+        };
+        if is_checked {
+            self.file.note_start(number, start);
         }
         if let Content::Mapped(_) = self.file.content() {
             return Ok(());
