@@ -88,7 +88,9 @@ impl Files {
     /// The same files, of which none is open. Those that are mapped stay so: a map needs nothing of the process that made it.
     pub(crate) fn reopened(&self) -> Self {
         let files = self.reopened_as(|cache| cache);
-        if let (Some(Kind::All(mine)), true, Kind::All(other)) = (self.kind.get(), self.keeps_maps(), files.kind()) {
+        if let (Some(Kind::All(mine)), true, Kind::All(other)) =
+            (self.kind.get(), self.keeps_maps(), files.kind())
+        {
             for (mine, other) in mine.iter().zip(other) {
                 let kept = mine.get().filter(|kept| kept.file.source().is_none());
                 // Where tensors begin is found again: that costs no read.
