@@ -493,7 +493,9 @@ class TestMapped:
             """The files that are mapped, and those that are open."""
             maps = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
             open_files = [os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()]
-            return tuple(sorted({Path(file).name for file in files if str(folder) in file}) for files in (maps, open_files))
+            return tuple(
+                sorted({Path(file).name for file in files if str(folder) in file}) for files in (maps, open_files)
+            )
 
         def read(data: ptview.Dataset) -> ptview.Dataset:
             data.__getitems__(range(len(data)))

@@ -76,20 +76,21 @@ class Dataset:
         transform: Called with each sample. Batches are then made by torch's ``default_collate``.
         where: Which samples are taken; see :meth:`filter`.
         framework: ``"torch"`` or ``"numpy"``, to have the one or the other.
-        mmap: Copies samples out of maps of the files instead of reading them: several times faster, from the second epoch
-            on, where the files are in the page cache. Each file is mapped once and stays so, which takes no descriptor (on
-            Linux up to 32,765 files; of more, and of those of network file systems, small ones are read). Nobody may
-            write to the files, or truncate them, while the data set lives: batches would hold anything, and touching
-            what is gone kills the process. Replacing a file by renaming another over it is safe, and not noticed.
+        mmap: Copies samples out of maps of the files instead of reading them: several times faster, from the second
+            epoch on, where the files are in the page cache. Each file is mapped once and stays so, which takes no
+            descriptor (on Linux up to 32,765 files; of more, small ones are read, and of network file systems all).
+            Nobody may write to the files, or truncate them, while the data set lives: batches would hold anything, and
+            touching what is gone kills the process. Replacing a file by renaming another over it is safe, and not
+            noticed.
         pin_memory: Reads batches into pinned memory (in worker processes, leave that to the ``DataLoader``).
 
     Raises:
         FileNotFoundError: There is no such file or folder.
         ptview.Error: There is no sample, or files make no batches with each other.
 
-    A data set can be pickled, and used after a fork: it opens its files anew there, but for those that are mapped. All data
-    sets of a process together keep at most 1,024 files open, and at most a quarter of the descriptors that the process may
-    have; those of a data set are closed when it goes.
+    A data set can be pickled, and used after a fork: it opens its files anew there, but for those that are mapped. All
+    data sets of a process together keep at most 1,024 files open, and at most a quarter of the descriptors that the
+    process may have; those of a data set are closed when it goes.
     """
 
     def __init__(
