@@ -67,7 +67,7 @@ fn compressed(archive: &[u8]) -> Vec<u8> {
 /// The same data set, its files opened in every way: all kept, some kept, none kept, mapped, by many threads.
 fn ways(data: &DataSet) -> Vec<(&'static str, DataSet)> {
     let files = || FileCache::new(data.root(), data.index().clone());
-    // SAFETY: nobody writes to the files of these tests.
+    // SAFETY: nobody writes to the files of these tests; here and below.
     let mapped = |files: FileCache| unsafe { files.with_access(Access::Map) };
     let with = |files| DataSet::with_files(files, data.options()).unwrap();
     vec![
@@ -75,6 +75,8 @@ fn ways(data: &DataSet) -> Vec<(&'static str, DataSet)> {
         ("few kept, or none", with(files().with_capacity(2))),
         ("all mapped", with(mapped(files()))),
         ("few mapped", with(mapped(files().with_capacity(2)))),
+        ("mapped anew", with(mapped(files())).reopened()),
+        ("large ones mapped", data.reopened_as(|files| unsafe { files.with_access(Access::Auto) })),
         ("all mapped, dropped behind", with(mapped(files())).drop_behind()),
         ("few mapped, dropped behind", with(mapped(files().with_capacity(2))).drop_behind()),
         ("many threads", data.clone().with_threads(7).unwrap()),

@@ -67,8 +67,8 @@ def naive(data: Data) -> Dataset:
     return NaiveRows(data.files) if data.mode == "row" else NaiveFiles(data.files)
 
 
-def ours(data: Data) -> ptview.Dataset:
-    return ptview.Dataset(data.folder, mode=data.mode, pad=ptview.pad() if data.is_ragged else None)
+def ours(data: Data, *, mmap: bool = False) -> ptview.Dataset:
+    return ptview.Dataset(data.folder, mode=data.mode, pad=ptview.pad() if data.is_ragged else None, mmap=mmap)
 
 
 def one_by_one(data: Data, count: int = 2000) -> Contenders:

@@ -90,9 +90,10 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
                      f"{prepared['bytes'] / 1e6:,.0f}", spread(cold), f"{data['pss'].get(store, 0) / 1e6:,.0f}"])  # fmt: skip
     better = []
     for way in WAYS[:3]:
-        ours = at.get(("ptview", way))
-        ahead = [s for s in names if ours and (s, way) in at and at[s, way]["low"] > ours["high"]]
-        better += [f"- {way}: {store}, {at[store, way]['rate'] / ours['rate']:.2f} times ptview" for store in ahead]
+        for mine in (store for store in names if store.startswith("ptview") and (store, way) in at):
+            ours = at[mine, way]
+            ahead = [s for s in names if not s.startswith("ptview") and (s, way) in at and at[s, way]["low"] > ours["high"]]
+            better += [f"- {way}: {store}, {at[store, way]['rate'] / ours['rate']:.2f} times {mine}" for store in ahead]
     draw_rivals(name, names, at, pictures)
     failed = [f"- {store}: {why.strip().splitlines()[0]}" for store, why in data["failed"].items()]
     failed += [f"- {absent}" for absent in ABSENT]

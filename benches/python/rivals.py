@@ -94,9 +94,8 @@ def run(data: samples.Data, arguments: argparse.Namespace) -> dict:
             way = f"DataLoader, {workers} workers"
             passes[name, way] = lambda d=dataset, w=workers: epoch(loader(d, data, w), arguments.limit)
         passes[name, "first batch"] = lambda s=store, f=folder: epoch(loader(s.open(data, f), data, 0), 0.0)
-    ours = opened["ptview"][2] if "ptview" in opened else None
-    if ours is not None:
-        passes["ptview", "Loader"] = lambda: epoch(ptview.Loader(ours, BATCH, shuffle=True), arguments.limit)
+        if store.module == "ptview":
+            passes[name, "Loader"] = lambda d=dataset: epoch(ptview.Loader(d, BATCH, shuffle=True), arguments.limit)
     figures = in_turns(passes, arguments.rounds, failed)
     pss = {name: memory_in_own_process(name, arguments) for name in opened}
     cold = {}
@@ -104,7 +103,7 @@ def run(data: samples.Data, arguments: argparse.Namespace) -> dict:
         ready = [(store, folder) for store, folder, dataset in opened.values() if hasattr(dataset, "__getitem__")]
         # Nothing may be mapped: pages in use are not dropped.
         passes.clear(), opened.clear()
-        del ours, dataset
+        del dataset
         stores.close_lmdb()
         cold = {store.name: cold_one_by_one(store, folder, data, arguments) for store, folder in ready}
     return stated | {"bytes": bytes_, "figures": figures, "cold": cold, "pss": pss, "prepared": prepared, "failed": failed}

@@ -80,8 +80,8 @@ def load(**options: Any) -> Callable[[Data, Path], Any]:
     return open_
 
 
-def ours(data: Data, _: Path) -> Any:
-    return contenders.ours(data)
+def ours(**options: Any) -> Callable[[Data, Path], Any]:
+    return lambda data, _: contenders.ours(data, **options)
 
 
 # One flat file of bytes, with the places of samples beside it.
@@ -249,7 +249,8 @@ def from_tensordict(data: Data, folder: Path) -> Any:
 
 
 STORES = [
-    Store("ptview", "ptview", ours),
+    Store("ptview", "ptview", ours()),
+    Store("ptview, mmap=True", "ptview", ours(mmap=True)),
     Store("torch.load", "torch", load()),
     Store("torch.load, mmap=True", "torch", load(mmap=True)),
     Store("torch.load, weights_only=False", "torch", load(weights_only=False)),

@@ -4,6 +4,7 @@ import copy
 import gc
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -460,6 +461,81 @@ class TestColumns:
         shown = repr(ptview.Dataset(ragged[0]))
         assert shown.startswith("ptview.Dataset(12 samples")
         assert "tokens: int64 [≤9]" in shown and "label" in shown
+
+
+class TestMapped:
+    def test_samples_and_batches_are_those_that_are_read(self, nested, ragged, tmp_path):
+        folders.write(tmp_path / "rows", 7, folders.rows)
+        folders.write(tmp_path / "tensors", 7, folders.tensors)
+        data_sets = [
+            (nested[0], {}),
+            (nested[0], {"keys": ["half", "target.label"], "dtype": "float32", "where": {"target.label": [1, 2]}}),
+            (ragged[0], {"pad": ptview.pad(mask=True)}),
+            (tmp_path / "rows", {"mode": "row"}),
+            (tmp_path / "tensors", {"mode": "tensor"}),
+            (nested[1][::-1], {}),
+        ]
+        for paths, options in data_sets:
+            read, mapped = ptview.Dataset(paths, **options), ptview.Dataset(paths, **options, mmap=True)
+            for number in range(len(read)):
+                assert_same_object(mapped[number], read[number])
+            order = [*range(len(read))[::-1], 0, 0]
+            batches = [data.collate(data.__getitems__(order)) for data in (mapped, read)]
+            assert_same_object(*batches)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_which_files_are_mapped(self, tmp_path):
+        folder = tmp_path / "rows"
+        folders.write(folder, 3, folders.rows)
+        torch.save({"x": torch.zeros(100_000, 3, 2), "t": torch.zeros(100_000, dtype=torch.int64)}, folder / "large.pt")
+
+        def kept() -> tuple[list[str], list[str]]:
+            """The files that are mapped, and those that are open."""
+            maps = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+            open_files = [os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()]
+            return tuple(
+                sorted({Path(file).name for file in files if str(folder) in file}) for files in (maps, open_files)
+            )
+
+        def read(data: ptview.Dataset) -> ptview.Dataset:
+            data.__getitems__(range(len(data)))
+            return data
+
+        names = ["00000.pt", "00001.pt", "00002.pt", "large.pt"]
+        assert kept() == ([], [])
+        rows = read(ptview.Dataset(folder, mode="row", mmap=True))
+        assert kept() == (names, [])
+        again = pickle.loads(pickle.dumps(rows.select(range(3))))
+        del rows
+        assert kept() == ([], [])
+        read(again)
+        assert kept() == (names[:2], []), "its samples are in two files"
+        del again
+        data = read(ptview.Dataset(folder, pad=ptview.pad(), mmap=True))
+        assert kept() == (names, [])
+        child = os.fork()
+        if child == 0:
+            # Maps are still there, also of files that are not.
+            try:
+                shutil.rmtree(folder)
+                os._exit(0 if read(data) is data and kept()[1] == [] else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        del data
+        assert kept() == ([], [])
+        folders.write(folder, 3, folders.rows)
+        read(ptview.Dataset(folder, mode="row"))
+        assert kept()[0] == []
+
+    @pytest.mark.parametrize("start", ["fork", "spawn"])
+    def test_workers(self, tmp_path, start):
+        folders.write(tmp_path, 9, folders.rows)
+        data = ptview.Dataset(tmp_path, mode="row", mmap=True)
+        expected = [data.collate(data.__getitems__(range(at, min(at + 5, len(data))))) for at in range(0, len(data), 5)]
+        loader = DataLoader(data, 5, num_workers=2, collate_fn=data.collate, multiprocessing_context=start)
+        assert_same_object(list(loader), expected)
+        assert_same_object(list(ptview.Loader(data, 5)), expected)
 
 
 class TestElsewhere:

@@ -1,11 +1,11 @@
-//! The files of a data set: kept open where batches come back to them, else opened and closed.
+//! The files of a data set: kept where batches come back to them, open or mapped, else opened and closed.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pt_index::{FileEntry, FileSource, Folder, Freshness, Policy, TensorEntry};
-use pt_view::{Access, CheckedRecords, FileBytes, FileCache, OpenFile, TensorView};
+use pt_view::{CachedFile, CheckedRecords, FileBytes, FileCache, OpenFile, TensorView};
 
 use crate::error::{Error, Result};
 
@@ -20,11 +20,14 @@ pub(crate) struct Files {
     comes_back: bool,
     /// Found when the first file is opened: a data set that nobody reads keeps nobody else from keeping files open.
     kind: OnceLock<Kind>,
+    /// Whether files are mapped, and whether all are and stay so.
+    maps: OnceLock<bool>,
+    keeps_maps: OnceLock<bool>,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// All fit: each is opened once.
+    /// All fit: each is opened once, or mapped and closed.
     All(Box<[OnceLock<Kept>]>),
     /// Those used last stay open.
     Some,
@@ -32,12 +35,19 @@ enum Kind {
     None(Option<Folder>),
 }
 
-/// A file that stays open.
+/// A file that stays open or mapped.
 #[derive(Debug)]
 pub(crate) struct Kept {
     file: OpenFile,
     /// Where tensors begin in it that lie there as they are, by their number in the schema's plan.
     starts: Box<[AtomicU64]>,
+}
+
+/// How the bytes of a file are come by.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'f> {
+    Mapped(&'f [u8]),
+    Read(&'f FileSource),
 }
 
 /// An open file.
@@ -51,15 +61,17 @@ impl Files {
     /// `comes_back` says whether samples that are apart in the order of an epoch may lie in one file.
     pub(crate) fn new(cache: FileCache, policy: Policy, comes_back: bool) -> Self {
         let checked = CheckedRecords::new(cache.index().storage_count());
-        Self { cache: cache.with_policy(policy), policy, checked, comes_back, kind: OnceLock::new() }
+        let cache = cache.with_policy(policy);
+        let (kind, maps, keeps_maps) = Default::default();
+        Self { cache, policy, checked, comes_back, kind, maps, keeps_maps }
     }
 
     fn kind(&self) -> &Kind {
         self.kind.get_or_init(|| {
-            if self.cache.holds_all() {
+            if self.keeps_maps() || self.cache.holds_all() {
                 let files = self.cache.index().file_count();
                 Kind::All((0..files).map(|_| OnceLock::new()).collect())
-            } else if self.comes_back || self.cache.access() != Access::Read {
+            } else if self.comes_back || self.maps() {
                 Kind::Some
             } else {
                 // Of many files that are read once an epoch, those kept are not those that come next.
@@ -68,13 +80,38 @@ impl Files {
         })
     }
 
-    /// The same files, of which none is open.
+    /// The same files, of which none is open; `change` says how they are opened.
+    pub(crate) fn reopened_as(&self, change: impl FnOnce(FileCache) -> FileCache) -> Self {
+        Self::new(change(self.cache.reopened()), self.policy, self.comes_back)
+    }
+
+    /// The same files, of which none is open. Those that are mapped stay so: a map needs nothing of the process that made it.
     pub(crate) fn reopened(&self) -> Self {
-        Self::new(self.cache.reopened(), self.policy, self.comes_back)
+        let files = self.reopened_as(|cache| cache);
+        if let (Some(Kind::All(mine)), true, Kind::All(other)) =
+            (self.kind.get(), self.keeps_maps(), files.kind())
+        {
+            for (mine, other) in mine.iter().zip(other) {
+                let kept = mine.get().filter(|kept| kept.file.source().is_none());
+                // Where tensors begin is found again: that costs no read.
+                let _ = kept.map(|kept| other.set(Kept::new(kept.file.clone(), kept.starts.len())));
+            }
+        }
+        files
     }
 
     pub(crate) fn cache(&self) -> &FileCache {
         &self.cache
+    }
+
+    /// Returns whether there are files that are mapped.
+    pub(crate) fn maps(&self) -> bool {
+        *self.maps.get_or_init(|| self.keeps_maps() || self.cache.maps_any())
+    }
+
+    /// Returns whether all files are mapped, and stay so without being open.
+    fn keeps_maps(&self) -> bool {
+        *self.keeps_maps.get_or_init(|| self.cache.holds_all_mapped())
     }
 
     /// Returns whether files stay open.
@@ -103,9 +140,11 @@ impl Files {
                 if let Some(kept) = slot.get() {
                     return Ok(Opened::Kept(kept, &self.checked));
                 }
-                let file = self.open_cached(entry)?;
-                let starts = (0..tensors).map(|_| AtomicU64::new(UNKNOWN)).collect();
-                Ok(Opened::Kept(slot.get_or_init(|| Kept { file, starts }), &self.checked))
+                let file = match self.keeps_maps() {
+                    true => self.opened(entry, self.cache.open_apart(entry.row()))?,
+                    false => self.open_cached(entry)?,
+                };
+                Ok(Opened::Kept(slot.get_or_init(|| Kept::new(file, tensors)), &self.checked))
             }
             Kind::Some => self.cached(entry),
             Kind::None(folder) => {
@@ -128,8 +167,12 @@ impl Files {
     }
 
     fn open_cached(&self, entry: FileEntry<'_>) -> Result<OpenFile> {
-        match self.cache.file(entry.row()) {
-            Ok(file) => Ok(file.into_open()),
+        self.opened(entry, self.cache.file(entry.row()).map(CachedFile::into_open))
+    }
+
+    fn opened(&self, entry: FileEntry<'_>, result: pt_view::Result<OpenFile>) -> Result<OpenFile> {
+        match result {
+            Ok(file) => Ok(file),
             Err(pt_view::Error::Index(error)) => Err(error.into()),
             Err(source) => {
                 let path = self.cache.folder().join(entry.path());
@@ -140,9 +183,18 @@ impl Files {
 }
 
 impl Kept {
+    fn new(file: OpenFile, tensors: usize) -> Self {
+        Self { file, starts: (0..tensors).map(|_| AtomicU64::new(UNKNOWN)).collect() }
+    }
+
     /// Returns the whole file, if it is mapped.
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
         self.file.bytes()
+    }
+
+    /// Returns whether a byte of a mapped file is not in memory, as far as the system tells.
+    pub(crate) fn is_absent(&self, at: u64) -> bool {
+        self.file.resident(at, 1).is_some_and(|resident| resident.bytes() == 0)
     }
 
     /// Returns where a tensor begins, if that is known by now.
@@ -159,21 +211,26 @@ impl Kept {
 }
 
 impl Opened<'_> {
-    pub(crate) fn source(&self) -> &FileSource {
-        match self {
-            Self::Kept(kept, _) => kept.file.source(),
-            Self::Cached(file, _) => file.source(),
-            Self::Once(source, _) => source,
+    pub(crate) fn content(&self) -> Content<'_> {
+        let file = match self {
+            Self::Kept(kept, _) => &kept.file,
+            Self::Cached(file, _) => file,
+            Self::Once(source, _) => return Content::Read(source),
+        };
+        match file.source() {
+            Some(source) if file.bytes().is_none() => Content::Read(source),
+            _ => Content::Mapped(file.bytes().unwrap_or_default()),
         }
     }
 
-    /// Returns the whole file, if it is mapped.
-    pub(crate) fn mapped(&self) -> Option<&[u8]> {
-        match self {
-            Self::Kept(kept, _) => kept.bytes(),
-            Self::Cached(file, _) => file.bytes(),
-            Self::Once(..) => None,
-        }
+    /// Starts reading a range of the file into memory.
+    pub(crate) fn prefetch(&self, start: u64, length: u64) {
+        // Whether the system follows changes no content. What lies outside of the file is refused when it is copied.
+        let _ = match self {
+            Self::Kept(kept, _) => kept.file.prefetch(start, length),
+            Self::Cached(file, _) => file.prefetch(start, length),
+            Self::Once(..) => Ok(()),
+        };
     }
 
     /// Takes a range of a mapped file out of this process's memory.

@@ -8,7 +8,7 @@ use crate::batch::{BatchTensor, Ragged};
 use crate::column::BatchColumn;
 use crate::dataset::{DataSet, Field};
 use crate::error::{Error, Result};
-use crate::gather;
+use crate::gather::{self, Threads};
 use crate::grid::Grid;
 use crate::pad::{Pad, Side, To};
 
@@ -94,7 +94,7 @@ impl BatchPlan {
     /// # Errors
     /// [`Error::At`] naming sample and file; [`Error::TooShort`].
     pub fn read_into(&self, memory: &mut [u8]) -> Result<()> {
-        self.read(memory, false)
+        self.read(memory, Threads::OfData)
     }
 
     /// Reads the batch as [`Self::read_into`] does, on this thread alone: for single samples, and for processes that are
@@ -103,16 +103,34 @@ impl BatchPlan {
     /// # Errors
     /// As [`Self::read_into`].
     pub fn read_alone(&self, memory: &mut [u8]) -> Result<()> {
-        self.read(memory, true)
+        self.read(memory, Threads::Alone)
     }
 
-    fn read(&self, memory: &mut [u8], alone: bool) -> Result<()> {
+    /// Reads the batch as [`Self::read_into`] does, on the threads of a pool instead of the data set's. What takes less time than to
+    /// wake them is read by the thread that asks.
+    ///
+    /// ```
+    /// # fn show(plan: pt_loader::BatchPlan) -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build()?;
+    /// let mut memory = vec![0; plan.bytes()];
+    /// plan.read_in_pool(&mut memory, &pool)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::read_into`].
+    pub fn read_in_pool(&self, memory: &mut [u8], pool: &rayon::ThreadPool) -> Result<()> {
+        self.read(memory, Threads::Pool(pool))
+    }
+
+    fn read(&self, memory: &mut [u8], threads: Threads<'_>) -> Result<()> {
         let Some(data) = &self.data else { return Ok(()) };
         let Some(memory) = memory.get_mut(..self.bytes) else {
             return Err(Error::TooShort { needs: self.bytes, has: memory.len() });
         };
         self.fields.iter().for_each(|field| field.write_mask(memory));
-        gather::read(self, data, memory, alone)
+        gather::read(self, data, memory, threads)
     }
 
     /// Looks at the fields in memory that [`Self::read_into`] filled.

@@ -17,7 +17,8 @@ use dlpark::python::{DlpackExporter, ExportRequest, export_dlpack};
 use dlpark::{DlpackFlags, Managed, ManagedTensorBase};
 use pt_format::geometry;
 use pt_index::{FileSource, Index};
-use pt_view::{Advice, PrivateMap, Residency};
+use pt_loader::DataSet;
+use pt_view::{Access, Advice, PrivateMap, Residency};
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -92,6 +93,13 @@ impl Memory {
 pub(crate) fn open_index(path: &Path) -> pt_view::Result<Index> {
     // SAFETY: whoever writes an index renames it into place; nobody writes into one that is there.
     unsafe { pt_view::open_index(path) }
+}
+
+/// Has the files of a data set mapped.
+pub(crate) fn mapped(data: &DataSet) -> DataSet {
+    // SAFETY: the documentation of `ptview.Dataset(mmap=True)` hands the promise on: nobody writes to the files or truncates them.
+    // Bytes are copied out of the maps by Rust, and lent to nobody.
+    data.reopened_as(|files| unsafe { files.with_access(Access::Auto) })
 }
 
 /// Bytes of a memory, lent to Python through the buffer protocol.

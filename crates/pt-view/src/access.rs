@@ -11,7 +11,7 @@ use crate::map::Map;
 use crate::mapping::IndexPolicy;
 
 /// Smaller files are read: one positioned read takes a fifth of the time of the page faults.
-const MAP_BYTES_MIN: u64 = 1 << 20;
+pub(crate) const MAP_BYTES_MIN: u64 = 1 << 20;
 
 /// How the bytes of a file are come by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -34,12 +34,17 @@ pub enum Access {
 }
 
 impl Access {
-    /// Returns whether to map a file.
-    pub(crate) fn maps(self, source: &FileSource) -> bool {
+    /// Returns whether to map a file; smaller ones than so many bytes only if they have to be.
+    pub(crate) fn maps(self, source: &FileSource, bytes_min: u64) -> bool {
+        self.maps_size(source.metadata().len(), bytes_min) && !(self == Self::Auto && is_remote(source))
+    }
+
+    /// Returns whether to map a file of so many bytes, if it is on a disk of this machine.
+    pub(crate) fn maps_size(self, bytes: u64, bytes_min: u64) -> bool {
         match self {
             Self::Map => true,
             Self::Read => false,
-            Self::Auto => source.metadata().len() >= MAP_BYTES_MIN && !is_remote(source),
+            Self::Auto => bytes >= bytes_min,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use lru::LruCache;
 use pt_index::{Chunks, FileEntry, FileSource, Index, Policy};
 
-use crate::access::{Access, Handle};
+use crate::access::{Access, Handle, MAP_BYTES_MIN};
 use crate::bytes::{CheckedRecords, FileBytes};
 use crate::error::{Error, Result};
 use crate::map::Map;
@@ -90,7 +90,8 @@ impl FileCache {
     }
 
     /// Returns a cache of the same files, of which none is open, with the same capacity: for a process that was forked, in which a
-    /// lock may be held by a thread that is not there. They are read by position.
+    /// lock may be held by a thread that is not there. They are come by as here: what was promised when
+    /// [`Self::with_access`] was called is promised for the same files.
     ///
     /// ```
     /// # fn show(files: pt_view::FileCache) {
@@ -101,7 +102,8 @@ impl FileCache {
     #[must_use]
     pub fn reopened(&self) -> Self {
         let capacity = self.capacity.clone();
-        Self { policy: self.policy, ..Self::of(self.folder.clone(), self.index.clone(), capacity) }
+        let (access, policy) = (self.access, self.policy);
+        Self { access, policy, ..Self::of(self.folder.clone(), self.index.clone(), capacity) }
     }
 
     /// Says how many files may stay open; at least one. By default all caches of the process together keep no more than a
@@ -126,6 +128,58 @@ impl FileCache {
             Capacity::Own(capacity) => files <= *capacity,
             Capacity::Share(share) => share.claim_all(files),
         }
+    }
+
+    /// Returns whether all files may stay mapped without staying open, if that is how they are come by: the room is this
+    /// cache's as long as it lives. All caches of a process together map no more than half as many files as it may have maps
+    /// (on Linux, `vm.max_map_count`: 65,530 unless it was changed). See [`Self::open_apart`].
+    ///
+    /// ```
+    /// # fn show(files: pt_view::FileCache) {
+    /// assert!(files.access() != pt_view::Access::Read || !files.holds_all_mapped());
+    /// # }
+    /// ```
+    pub fn holds_all_mapped(&self) -> bool {
+        let files = self.index.file_count();
+        // Where the first of them lies, there lie the others.
+        let first = || FileSource::open(&self.path_of(self.index.file(0)?)).ok();
+        let maps = match self.access {
+            Access::Read => false,
+            Access::Map => true,
+            Access::Auto => first().is_none_or(|source| self.access.maps(&source, 0)),
+        };
+        maps && match &self.capacity {
+            Capacity::Own(capacity) => files <= *capacity,
+            Capacity::Share(share) => share.claim_all_mapped(files),
+        }
+    }
+
+    /// Opens a file apart from those that this cache keeps, and maps it whatever its size, unless the access says that it is to be
+    /// read: a file that is come back to pays for its map once. One that is mapped needs no descriptor any more.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # use pt_format::write::{self, Object, Tensor};
+    /// # std::fs::write(folder.path().join("a.pt"), write::to_vec(&Object::from(Tensor::new::<u8>(&[3], &[1, 2, 3])?))?)?;
+    /// # let index = pt_index::build_folder(folder.path(), None, &Default::default(), |_| {})?.index;
+    /// use pt_view::{Access, FileCache};
+    /// // SAFETY: nobody rewrites or truncates the file while it is mapped.
+    /// let files = unsafe { FileCache::new(folder.path(), index).with_access(Access::Map) };
+    /// let file = files.open_apart(0)?;
+    /// assert_eq!(files.open_count(), 0);
+    /// assert!(file.bytes().is_some() && file.source().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::file`].
+    pub fn open_apart(&self, number: usize) -> Result<OpenFile> {
+        let entry = self.entry(number)?;
+        let Handle { source, map } = self.open_file_of(entry, 0)?;
+        Ok(match map {
+            Some(map) => OpenFile(Kept::Mapped(Arc::new(map))),
+            None => OpenFile(Kept::Open(Arc::new(Handle { source, map }))),
+        })
     }
 
     /// Says how sure to be that files are those that were indexed; asked whenever a file is opened.
@@ -153,6 +207,17 @@ impl FileCache {
         self.access
     }
 
+    /// Returns whether any file is mapped when it is opened, as far as its size decides.
+    ///
+    /// ```
+    /// # fn show(files: pt_view::FileCache) {
+    /// assert!(!files.reopened().maps_any() || files.access() != pt_view::Access::Read);
+    /// # }
+    /// ```
+    pub fn maps_any(&self) -> bool {
+        self.index.files().any(|file| self.access.maps_size(file.stamp().size, MAP_BYTES_MIN))
+    }
+
     /// Returns how many files may stay open.
     pub fn capacity(&self) -> usize {
         match &self.capacity {
@@ -172,8 +237,7 @@ impl FileCache {
     /// [`Error::NoSuchFile`]; [`Error::Index`] when the file cannot be opened or is not the one that was indexed;
     /// [`Error::Map`].
     pub fn file(&self, number: usize) -> Result<CachedFile<'_>> {
-        let count = self.index.file_count();
-        let entry = self.index.file(number).ok_or(Error::NoSuchFile { number, count })?;
+        let entry = self.entry(number)?;
         let open = self.lock().get(&number).cloned();
         let handle = match open {
             Some(handle) => handle,
@@ -182,24 +246,35 @@ impl FileCache {
         Ok(CachedFile { handle, entry, checked: &self.checked })
     }
 
+    fn entry(&self, number: usize) -> Result<FileEntry<'_>> {
+        let count = self.index.file_count();
+        self.index.file(number).ok_or(Error::NoSuchFile { number, count })
+    }
+
     fn open(&self, number: usize, entry: FileEntry<'_>) -> Result<Arc<Handle>> {
-        let path = self.path_of(entry);
-        let handle = match self.open_file(&path) {
-            Err(error) if is_exhausted(&error) => self.open_with_room(&path)?,
-            result => result?,
-        };
-        entry.check(&path, &handle.source, self.policy)?;
+        let handle = self.open_file_of(entry, MAP_BYTES_MIN)?;
         let handle = self.keep(number, Arc::new(handle));
         self.shrink(self.capacity());
         Ok(handle)
     }
 
+    /// Opens a file, and makes sure that it is the one that was indexed.
+    fn open_file_of(&self, entry: FileEntry<'_>, map_bytes_min: u64) -> Result<Handle> {
+        let path = self.path_of(entry);
+        let handle = match self.open_file(&path, map_bytes_min) {
+            Err(error) if is_exhausted(&error) => self.open_with_room(&path, map_bytes_min)?,
+            result => result?,
+        };
+        entry.check(&path, &handle.source, self.policy)?;
+        Ok(handle)
+    }
+
     /// Opens a file, closing others until there are descriptors (and maps) for it. One thread at a time: what one has taken out of
     /// the cache and not closed yet, another would take for room that is not there.
-    fn open_with_room(&self, path: &Path) -> Result<Handle> {
+    fn open_with_room(&self, path: &Path, map_bytes_min: u64) -> Result<Handle> {
         let _turn = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match self.open_file(path) {
+            match self.open_file(path, map_bytes_min) {
                 Err(error) if is_exhausted(&error) && self.shrink(self.open_count() / 2) => {}
                 result => return result,
             }
@@ -260,7 +335,7 @@ impl<'c> CachedFile<'c> {
 
     /// Returns the file itself, to be kept open longer than the cache would.
     pub fn into_open(self) -> OpenFile {
-        OpenFile { handle: self.handle }
+        OpenFile(Kept::Open(self.handle))
     }
 
     /// Returns the views of all tensors, in file order.
@@ -285,30 +360,41 @@ impl<'c> CachedFile<'c> {
     }
 }
 
-/// An open file, and its map if it has one; open as long as one of its clones lives.
+/// A file that is open or mapped, or both, as long as one of its clones lives.
 #[derive(Clone, Debug)]
-pub struct OpenFile {
-    handle: Arc<Handle>,
+pub struct OpenFile(Kept);
+
+#[derive(Clone, Debug)]
+enum Kept {
+    Open(Arc<Handle>),
+    Mapped(Arc<Map>),
 }
 
 impl OpenFile {
-    /// Returns the file to be read by position.
-    pub fn source(&self) -> &FileSource {
-        &self.handle.source
+    /// Returns the file to be read by position, unless nothing is kept of it but its map.
+    pub fn source(&self) -> Option<&FileSource> {
+        match &self.0 {
+            Kept::Open(handle) => Some(&handle.source),
+            Kept::Mapped(_) => None,
+        }
     }
 
     /// Returns the whole file, if it is mapped.
     pub fn bytes(&self) -> Option<&[u8]> {
-        self.handle.map.as_deref()
+        self.map().map(|map| &**map)
     }
 
     pub(crate) fn map(&self) -> Option<&Map> {
-        self.handle.map.as_ref()
+        match &self.0 {
+            Kept::Open(handle) => handle.map.as_ref(),
+            Kept::Mapped(map) => Some(map),
+        }
     }
 
     /// Returns its bytes for views; the notes are those of the index.
     pub fn file_bytes<'a>(&'a self, checked: &'a CheckedRecords) -> FileBytes<'a> {
-        self.handle.file_bytes(checked)
+        let (bytes, map) = (self.bytes(), self.map());
+        FileBytes { bytes, map, source: self.source(), checked: Some(checked) }
     }
 }
 

@@ -177,6 +177,36 @@ impl TensorView<'_> {
 }
 
 impl OpenFile {
+    /// Starts reading a range of the file into memory, and does not wait for it.
+    ///
+    /// ```
+    /// # fn show(file: pt_view::OpenFile) -> std::io::Result<()> {
+    /// file.prefetch(4096, 1 << 20)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the system says, also for a range outside of a map.
+    pub fn prefetch(&self, start: u64, length: u64) -> io::Result<()> {
+        self.parts().prefetch(start, length)
+    }
+
+    /// Returns which pages of a range lie in memory now; `None` as in [`TensorView::resident`], and for a range outside the file.
+    ///
+    /// ```
+    /// # fn show(file: pt_view::OpenFile) {
+    /// let is_in_memory = file.resident(4096, 1).is_none_or(|resident| resident.pages == [true]);
+    /// # }
+    /// ```
+    pub fn resident(&self, start: u64, length: u64) -> Option<Residency> {
+        self.parts().resident(start, length)
+    }
+
+    fn parts(&self) -> FileBytes<'_> {
+        FileBytes { bytes: None, map: self.map(), source: self.source(), checked: None }
+    }
+
     /// Takes a range of a mapped file out of this process's memory, with the pages that the system may have mapped around
     /// it. They stay in the page cache as long as the system likes, and are mapped again when they are touched. Of a file
     /// that is read, nothing is in the process, and nothing is done.

@@ -76,15 +76,21 @@ class Dataset:
         transform: Called with each sample. Batches are then made by torch's ``default_collate``.
         where: Which samples are taken; see :meth:`filter`.
         framework: ``"torch"`` or ``"numpy"``, to have the one or the other.
+        mmap: Copies samples out of maps of the files instead of reading them: several times faster, from the second
+            epoch on, where the files are in the page cache. Each file is mapped once and stays so, which takes no
+            descriptor (on Linux up to 32,765 files; of more, small ones are read, and of network file systems all).
+            Nobody may write to the files, or truncate them, while the data set lives: batches would hold anything, and
+            touching what is gone kills the process. Replacing a file by renaming another over it is safe, and not
+            noticed.
         pin_memory: Reads batches into pinned memory (in worker processes, leave that to the ``DataLoader``).
 
     Raises:
         FileNotFoundError: There is no such file or folder.
         ptview.Error: There is no sample, or files make no batches with each other.
 
-    A data set can be pickled, and used after a fork: it opens its files anew there. All data sets of a process together
-    keep at most 1,024 files open, and at most a quarter of the descriptors that the process may have; those of a data
-    set are closed when it goes.
+    A data set can be pickled, and used after a fork: it opens its files anew there, but for those that are mapped. All
+    data sets of a process together keep at most 1,024 files open, and at most a quarter of the descriptors that the
+    process may have; those of a data set are closed when it goes.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class Dataset:
         where: Where | None = None,
         *,
         framework: _Framework | None = None,
+        mmap: bool = False,
         pin_memory: bool = False,
     ):
         if framework not in (None, "torch", "numpy"):
@@ -108,15 +115,19 @@ class Dataset:
         self._keys = list(keys or [])
         samples, self._index_path = _open(paths, mode, self._keys)
         self._casts = list(_casts(samples, dtype))
-        for field, scale in self._casts:
-            samples = samples.to_float32(field, scale)
+        self._mmap = mmap
         self._framework: _Framework = framework or _memory.default_framework()
         self._pad = pad
         self.transform = transform
         self.pin_memory = pin_memory
-        self._set(samples)
+        self._set(self._prepared(samples))
         if where is not None:
             self._set(self.filter(where)._samples)
+
+    def _prepared(self, samples: Samples) -> Samples:
+        for field, scale in self._casts:
+            samples = samples.to_float32(field, scale)
+        return samples.mapped() if self._mmap else samples
 
     def _set(self, samples: Samples) -> None:
         self._samples = samples
@@ -356,7 +367,7 @@ class Dataset:
     # Elsewhere
 
     def __getstate__(self) -> dict[str, Any]:
-        keep = ("_mode", "_keys", "_index_path", "_casts", "_framework", "_pad", "transform", "pin_memory")
+        keep = ("_mode", "_keys", "_index_path", "_casts", "_framework", "_pad", "_mmap", "transform", "pin_memory")
         state = {name: self.__dict__[name] for name in keep}
         state["picked"] = self._samples.picked()
         # The index as it is on disk, or all of it: about 64 bytes a file.
@@ -376,8 +387,7 @@ class Dataset:
             samples = Samples.open(self._index_path, self._mode, self._keys)
             if samples.index_checksum() != checksum:
                 raise StaleIndexError(f"{self._index_path}: the index is not the one the data set was pickled with")
-        for field, scale in self._casts:
-            samples = samples.to_float32(field, scale)
+        samples = self._prepared(samples)
         self._set(samples if picked is None else samples.pick(picked))
 
     def __repr__(self) -> str:

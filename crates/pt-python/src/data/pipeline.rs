@@ -208,7 +208,7 @@ impl Job {
             Target::Lent(lent) => lent.as_mut_bytes(),
         };
         let read = |plan: &BatchPlan, memory: &mut [u8]| {
-            let read = AssertUnwindSafe(|| threads.run(|| plan.read_into(memory)));
+            let read = AssertUnwindSafe(|| threads.pool().map(|pool| plan.read_in_pool(memory, pool)));
             catch_unwind(read).ok().and_then(Result::ok).unwrap_or(Err(LoaderError::Panicked))
         };
         let mut result = read(&self.plan, memory);

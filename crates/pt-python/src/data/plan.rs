@@ -90,7 +90,8 @@ impl Plan {
             return Ok(py.detach(|| self.plan.read_alone(memory))?);
         }
         let threads = Threads::shared(py)?;
-        Ok(py.detach(|| threads.run(|| self.plan.read_into(memory)))??)
+        let pool = threads.pool()?;
+        Ok(py.detach(|| self.plan.read_in_pool(memory, pool))?)
     }
 }
 

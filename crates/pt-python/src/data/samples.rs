@@ -16,7 +16,7 @@ use crate::data::plan::{Plan, leaf};
 use crate::data::threads::Threads;
 use crate::data::{plan, structure};
 use crate::error::{Class, Result};
-use crate::kept;
+use crate::{export, kept};
 
 /// Name, dtype, largest sizes, whether samples differ in size, and in which dimensions.
 type FieldRow<'py> = (String, &'static str, Bound<'py, PyTuple>, bool, Bound<'py, PyTuple>);
@@ -133,6 +133,11 @@ impl Samples {
     fn to_float32(&self, field: &str, scale: f32) -> Result<Self> {
         let data = self.data();
         Ok(Self::new(data.to_float32(field, scale)?))
+    }
+
+    /// Reads files through maps of them.
+    fn mapped(&self) -> Self {
+        Self::new(export::mapped(&self.data()))
     }
 
     fn __len__(&self) -> usize {

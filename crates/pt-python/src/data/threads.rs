@@ -66,7 +66,10 @@ impl Threads {
 
     /// Runs something that uses many threads, on these.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let pool = self.0.here().ok_or_else(|| Class::Error.error("these threads are of another process"))?;
-        Ok(pool.install(work))
+        Ok(self.pool()?.install(work))
+    }
+
+    pub(crate) fn pool(&self) -> Result<&ThreadPool> {
+        self.0.here().ok_or_else(|| Class::Error.error("these threads are of another process"))
     }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use pt_index::{FileSource, Index};
 
 pub use self::private::PrivateMap;
-use crate::access::{Access, Handle, OpenOptions};
+use crate::access::{Access, Handle, MAP_BYTES_MIN, OpenOptions};
 use crate::cache::FileCache;
 use crate::error::Result;
 use crate::mapping::{Mapping, map_error};
@@ -235,7 +235,7 @@ impl Mapping {
     pub unsafe fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
         // SAFETY: the contract is our caller's.
-        let handle = unsafe { Handle::open(path, options.access)? };
+        let handle = unsafe { Handle::open(path, options.access, MAP_BYTES_MIN)? };
         // SAFETY: the contract is our caller's.
         Self::of(path, handle, options, |sidecar| unsafe { open_index(sidecar) })
     }
@@ -246,9 +246,9 @@ impl Handle {
     ///
     /// # Safety
     /// As [`Map::new`], unless the access is [`Access::Read`].
-    unsafe fn open(path: &Path, access: Access) -> Result<Self> {
+    unsafe fn open(path: &Path, access: Access, bytes_min: u64) -> Result<Self> {
         let mut handle = Self::open_read(path)?;
-        if access.maps(&handle.source) {
+        if access.maps(&handle.source, bytes_min) {
             // SAFETY: the contract is our caller's.
             handle.map = Some(unsafe { Map::new(handle.source.file()) }.map_err(map_error(path))?);
         }
@@ -257,21 +257,24 @@ impl Handle {
 }
 
 impl FileCache {
-    /// Says how the bytes of files are come by, from the next file on that is opened.
+    /// Says how the bytes of files are come by, from the next file on that is opened, by this cache and by those that are
+    /// [`reopened`](Self::reopened) from it.
     ///
     /// # Safety
-    /// As [`Map::new`] for every file of the index: nobody writes to or truncates one that the cache may have mapped.
+    /// As [`Map::new`] for every file of the index: nobody writes to or truncates one that the cache, or one reopened from it,
+    /// may have mapped.
     #[must_use]
     pub unsafe fn with_access(mut self, access: Access) -> Self {
         self.access = access;
         self
     }
 
-    pub(crate) fn open_file(&self, path: &Path) -> Result<Handle> {
+    pub(crate) fn open_file(&self, path: &Path, map_bytes_min: u64) -> Result<Handle> {
         match self.access {
             Access::Read => Handle::open_read(path),
-            // SAFETY: the contract is that of whoever called `with_access`; a cache begins with `Access::Read`.
-            access => unsafe { Handle::open(path, access) },
+            // SAFETY: the contract is that of whoever called `with_access`; a cache begins with `Access::Read`,
+            // and `reopened` passes on what holds for the same files.
+            access => unsafe { Handle::open(path, access, map_bytes_min) },
         }
     }
 }
