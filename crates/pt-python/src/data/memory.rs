@@ -2,7 +2,8 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::ffi;
@@ -16,7 +17,14 @@ use crate::error::{Class, Result};
 ///
 /// Locked only by who holds the GIL, and never while it is given up: so no thread holds it when a process forks.
 #[derive(Default)]
-pub(crate) struct Pool(Mutex<Vec<Buffer>>);
+pub(crate) struct Pool(Mutex<Free>);
+
+/// Of one process: after a fork, each page that is written to would have to be copied first.
+#[derive(Default)]
+struct Free {
+    process: u32,
+    buffers: Vec<Buffer>,
+}
 
 impl Pool {
     /// A batch at work, one or two being read, one that comes back.
@@ -24,10 +32,10 @@ impl Pool {
 
     pub(crate) fn take(&self, bytes: usize) -> Result<Buffer> {
         if bytes >= Buffer::PAGES_BYTES_MIN {
-            let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let fits = |buffer: &Buffer| (bytes..=bytes.saturating_mul(2)).contains(&buffer.bytes());
-            if let Some(number) = free.iter().rposition(fits) {
-                return Ok(free.swap_remove(number));
+            let mut free = self.lock();
+            if let Some(number) = free.buffers.iter().rposition(fits) {
+                return Ok(free.buffers.swap_remove(number));
             }
         }
         Buffer::new(bytes)
@@ -35,12 +43,20 @@ impl Pool {
 
     fn give_back(&self, buffer: Buffer) {
         if buffer.bytes() >= Buffer::PAGES_BYTES_MIN {
-            let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if free.len() == Self::COUNT_MAX {
-                free.remove(0);
+            let mut free = self.lock();
+            if free.buffers.len() == Self::COUNT_MAX {
+                free.buffers.remove(0);
             }
-            free.push(buffer);
+            free.buffers.push(buffer);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.process != process::id() {
+            *free = Free { process: process::id(), buffers: Vec::new() };
+        }
+        free
     }
 }
 
