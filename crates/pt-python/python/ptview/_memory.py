@@ -124,7 +124,8 @@ def _shared_copy(memory: Any, nbytes: int) -> Any:
     import torch
     from torch.multiprocessing import get_sharing_strategy
 
-    number = _memory_file() if get_sharing_strategy() == "file_descriptor" else None
+    strategy = get_sharing_strategy()  # type: ignore[no-untyped-call]
+    number = _memory_file() if strategy == "file_descriptor" else None
     if number is None:
         storage = torch.UntypedStorage._new_shared(nbytes)  # type: ignore[no-untyped-call]
         tensor = torch.empty(0, dtype=torch.uint8).set_(storage)
@@ -137,7 +138,7 @@ def _shared_copy(memory: Any, nbytes: int) -> Any:
         rest = memoryview(memory)
         while rest:
             rest = rest[os.write(number, rest) :]
-        storage = torch.UntypedStorage._new_shared_fd_cpu(number, nbytes)
+        storage = torch.UntypedStorage._new_shared_fd_cpu(number, nbytes)  # type: ignore[attr-defined]
     finally:
         os.close(number)
     return torch.empty(0, dtype=torch.uint8).set_(storage)

@@ -194,7 +194,7 @@ class Dataset:
     def __getitems__(self, indices: Iterable[int]) -> Sequence[Any]:
         """Returns several samples that are read together; what ``DataLoader`` asks for.
 
-        They are parts of one buffer, which :meth:`collate` takes as it is; in a worker process, it puts all of the batch
+        They are parts of one buffer, which :meth:`collate` takes as it is; in a worker process, it puts all of it
         into one shared memory.
         """
         recipes = self._recipes or self._make_recipes()
