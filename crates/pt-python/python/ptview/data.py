@@ -138,7 +138,10 @@ class Dataset:
             named = [name for name in ("lengths", "mask") if isinstance(getattr(self._pad, name), str)]
             if len(ragged) > 1 and named:
                 raise ValueError(f"{ragged} are ragged and need names of their own: {named[0]}=True gives each one")
-        return self._pad._layout()
+        layout = self._pad._layout()
+        # Lengths that are not those of the fields are refused now, and not with the first batch.
+        self._samples.plan([], layout)
+        return layout
 
     # Samples
 
