@@ -113,6 +113,35 @@ class TestDataLoader:
             assert batch["x"].is_shared()
         assert not data.collate(data.__getitems__([0]))["x"].is_shared()
 
+    @pytest.mark.parametrize("way", ["file_descriptor", "file_system", "no memory files"])
+    def test_a_batch_of_a_worker_is_one_storage(self, tmp_path, monkeypatch, way):
+        """Also lengths, masks and labels: each storage costs a conversation with the worker."""
+        if way == "no memory files":
+            monkeypatch.delattr(os, "memfd_create", raising=False)
+        elif way not in torch.multiprocessing.get_all_sharing_strategies():
+            pytest.skip(f"this system has no {way}")
+        else:
+            monkeypatch.setattr(torch.multiprocessing, "_sharing_strategy", way)
+        folders.write(tmp_path, 9, lambda number: folders.ragged(number) | folders.images(number) | {"name": "n"})
+        padded = ptview.Dataset(tmp_path, pad=ptview.pad(lengths=True, mask=True))
+        joined = ptview.Dataset(tmp_path, keys=["tokens", "label"], pad=ptview.ragged())
+        for data in (padded, joined):
+            here = list(DataLoader(data, 4, collate_fn=data.collate))
+            there = list(DataLoader(data, 4, num_workers=1, collate_fn=data.collate))
+            for one, other in zip(here, there, strict=True):
+                assert_same_object(dict(other), dict(one))
+                parts = [part for value in other.values() for part in (value if isinstance(value, tuple) else [value])]
+                tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+                assert len(tensors) >= 3 and all(tensor.is_shared() for tensor in tensors)
+                assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
+                assert all(tensor.data_ptr() % 64 == 0 for tensor in tensors)
+
+    def test_batches_of_a_worker_that_hold_no_tensor(self, tmp_path):
+        folders.write(tmp_path, 4, folders.nested)
+        data = ptview.Dataset(tmp_path, keys=["name"])
+        ours = list(DataLoader(data, 2, num_workers=1, collate_fn=data.collate))
+        assert ours == [{"name": ["sample 0", "sample 1"]}, {"name": ["sample 2", "sample 3"]}]
+
     def test_samplers_work_on_columns(self, simple):
         folder, _ = simple
         data = ptview.Dataset(folder)
@@ -296,6 +325,15 @@ class TestLoader:
         for batch in ptview.Loader(ptview.Dataset(tmp_path), 5):
             places.add(batch["x"].data_ptr())
         assert batch is not None and len(places) <= 6
+
+    def test_ragged_batches_that_differ_a_little_use_the_same_memory(self, tmp_path):
+        folders.write(tmp_path, 11, lambda number: {"x": torch.full((100 + number, 1000), float(number))})
+        data = ptview.Dataset(tmp_path, pad=ptview.pad())
+        places = set()
+        # Each batch is longer than all before it.
+        for first in range(10):
+            places.add(data.collate(data.__getitems__([first, first + 1]))["x"].data_ptr())
+        assert len(places) == 1
 
     @pytest.mark.parametrize("batches", [0, 1, 3, 5])
     def test_resuming(self, simple, batches):

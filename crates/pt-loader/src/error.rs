@@ -63,6 +63,19 @@ pub enum Error {
         /// The sizes that one has.
         other_sizes: Vec<u64>,
     },
+    /// Padding has another number of lengths than there are dimensions in which samples of a ragged tensor differ.
+    #[error(
+        "samples of tensor `{tensor}` differ in {} of their dimensions, {ragged_dims:?}; padding gives {lengths} lengths",
+        ragged_dims.len()
+    )]
+    OtherDims {
+        /// The tensor.
+        tensor: String,
+        /// Lengths there are.
+        lengths: usize,
+        /// The dimensions in which samples differ.
+        ragged_dims: Vec<usize>,
+    },
     /// No tensor of the data set has this name.
     #[error("the data set has no tensor `{name}`")]
     NoSuchField {

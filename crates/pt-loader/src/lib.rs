@@ -49,7 +49,7 @@ pub use crate::dataset::{DataSet, Field, Misfits, Options, Unit};
 pub use crate::error::{Error, Result};
 pub use crate::loader::{Epoch, Loader, State};
 pub use crate::order::Shards;
-pub use crate::pad::{Mode, Pad, Side, To};
+pub use crate::pad::{Lengths, Mode, Pad, Side, To};
 pub use crate::permutation::Permutation;
 pub use crate::plan::{BatchField, BatchPlan};
 pub use crate::prefetch::{OnError, Prefetch};

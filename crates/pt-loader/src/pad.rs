@@ -1,8 +1,12 @@
 //! Samples made equally long.
 
+use std::fmt;
 use std::ops::Range;
 
 use pt_format::DType;
+
+use crate::dataset::Field;
+use crate::error::{Error, Result};
 
 /// How long samples become.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +16,98 @@ pub enum To {
     Longest,
     /// So long; longer ones are truncated. Of the first size alone: others become as long as the longest of the batch.
     Length(u64),
+    /// Along each dimension in which samples differ, so long, or as long as the longest of the batch.
+    Each(Lengths),
+}
+
+impl To {
+    /// Returns how long samples of a field become along a dimension; `None` for as long as the longest of the batch.
+    pub fn along(&self, field: &Field, dim: usize) -> Option<u64> {
+        match self {
+            Self::Longest => None,
+            Self::Length(length) => (dim == 0).then_some(*length),
+            Self::Each(lengths) => {
+                let at = field.ragged_dims.iter().position(|&ragged| ragged == dim)?;
+                lengths.as_slice().get(at).copied().flatten()
+            }
+        }
+    }
+
+    /// Refuses more or fewer lengths than there are dimensions in which samples of a ragged field differ.
+    pub(crate) fn check(&self, field: &Field) -> Result<()> {
+        match self {
+            Self::Each(lengths) if lengths.as_slice().len() != field.ragged_dims.len() => {
+                Err(Error::OtherDims {
+                    tensor: field.name.clone(),
+                    lengths: lengths.as_slice().len(),
+                    ragged_dims: field.ragged_dims.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A length for each dimension in which samples differ ([`Field::ragged_dims`]), in the order of those; `None` where they become as
+/// long as the longest of the batch.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # use pt_format::write::{self, Object, Tensor};
+/// # for (name, shape) in [("a.pt", [1, 3]), ("b.pt", [2, 2])] {
+/// #     let elements = [1u8, 2, 3, 4];
+/// #     let elements = &elements[..(shape[0] * shape[1]) as usize];
+/// #     let object = Object::dict([("image", Tensor::new::<u8>(&shape, elements)?.into())]);
+/// #     std::fs::write(folder.path().join(name), write::to_vec(&object)?)?;
+/// # }
+/// use pt_loader::{Batch, DataSet, Lengths, Pad, Ragged, To};
+/// // Images of 1 × 3 and 2 × 2: three rows, and of each row the first two elements.
+/// let data = DataSet::open(folder.path())?;
+/// let pad = Pad { to: To::Each(Lengths::from([Some(3), Some(2)])), ..Pad::default() };
+/// let mut batch = Batch::default();
+/// data.gather_into(&[0, 1], Ragged::Pad(pad), &mut batch)?;
+/// let image = batch.tensor("image").unwrap();
+/// assert_eq!(image.shape(), [2, 3, 2]);
+/// assert_eq!(image.as_slice::<u8>()?, [1, 2, 0, 0, 0, 0, 1, 2, 3, 4, 0, 0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Lengths {
+    /// None behind `count`.
+    lengths: [Option<u64>; Self::COUNT_MAX],
+    count: usize,
+}
+
+impl Lengths {
+    /// So many there can be.
+    pub const COUNT_MAX: usize = 4;
+
+    /// Takes lengths that are known only when the program runs; `None` of more than [`Self::COUNT_MAX`].
+    pub fn new(lengths: &[Option<u64>]) -> Option<Self> {
+        let mut own = [None; Self::COUNT_MAX];
+        own.get_mut(..lengths.len())?.copy_from_slice(lengths);
+        Some(Self { lengths: own, count: lengths.len() })
+    }
+
+    /// Returns the lengths.
+    pub fn as_slice(&self) -> &[Option<u64>] {
+        &self.lengths[..self.count]
+    }
+}
+
+impl<const N: usize> From<[Option<u64>; N]> for Lengths {
+    fn from(lengths: [Option<u64>; N]) -> Self {
+        const { assert!(N <= Self::COUNT_MAX, "more lengths than Lengths::COUNT_MAX") };
+        let mut own = [None; Self::COUNT_MAX];
+        own[..N].copy_from_slice(&lengths);
+        Self { lengths: own, count: N }
+    }
+}
+
+impl fmt::Debug for Lengths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
 }
 
 /// What stands where a sample has nothing.
@@ -40,8 +136,8 @@ pub enum Side {
 
 /// How ragged samples are made equally long.
 ///
-/// Of samples that differ in other sizes than the first too ([`Field::ragged_dims`](crate::Field::ragged_dims)), each such size
-/// becomes the largest of the batch, with the same mode and on the same side.
+/// Of samples that differ in other sizes than the first too ([`Field::ragged_dims`]), each such size becomes the largest of the
+/// batch, or what [`To::Each`] says, with the same mode and on the same side.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -70,7 +166,7 @@ pub enum Side {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pad {
-    /// How long they become, along the first dimension.
+    /// How long they become, along the first dimension or along each.
     pub to: To,
     /// What they are padded with.
     pub mode: Mode,

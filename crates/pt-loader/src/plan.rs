@@ -10,7 +10,7 @@ use crate::dataset::{DataSet, Field};
 use crate::error::{Error, Result};
 use crate::gather::{self, Threads};
 use crate::grid::Grid;
-use crate::pad::{Pad, Side, To};
+use crate::pad::{Pad, Side};
 
 /// Fields begin at multiples of so many bytes: what the widest vector instructions like, and PyTorch's own alignment.
 pub(crate) const ALIGNMENT: usize = 64;
@@ -302,8 +302,10 @@ impl BatchField {
         ragged: Ragged,
         end: usize,
     ) -> Result<usize> {
-        if self.field.is_ragged && ragged == Ragged::Refuse {
-            self.check_even(samples, &sizes)?;
+        match ragged {
+            Ragged::Refuse if self.field.is_ragged => self.check_even(samples, &sizes)?,
+            Ragged::Pad(pad) if self.field.is_ragged => pad.to.check(&self.field)?,
+            _ => {}
         }
         let samples = samples.len();
         let too_large = || Error::TooLarge { samples };
@@ -323,8 +325,8 @@ impl BatchField {
             self.lengths.extend((0..samples).map(|row| sizes(row).first().copied().unwrap_or(0)));
             let longest = self.lengths.iter().copied().max().unwrap_or(0);
             let to = match ragged {
-                Ragged::Pad(Pad { to: To::Length(length), .. }) => Some(length),
-                Ragged::Refuse | Ragged::Pad(_) => Some(longest),
+                Ragged::Pad(pad) => Some(pad.to.along(&self.field, 0).unwrap_or(longest)),
+                Ragged::Refuse => Some(longest),
                 Ragged::Joined => None,
             };
             let mut at = 0u64;
@@ -394,8 +396,10 @@ impl BatchField {
             let largest = self.shape[1..].iter_mut().zip(&self.sizes[row * rank..]);
             largest.for_each(|(largest, &size)| *largest = size.max(*largest));
         }
-        if let Ragged::Pad(Pad { to: To::Length(length), .. }) = ragged {
-            self.shape[1] = length;
+        if let Ragged::Pad(pad) = ragged {
+            for (dim, size) in self.shape[1..].iter_mut().enumerate() {
+                *size = pad.to.along(&self.field, dim).unwrap_or(*size);
+            }
         }
         self.offsets.push(0);
         let mut end = 0u64;

@@ -4,6 +4,7 @@ numpy is always there; torch is imported when the first tensor is made, and only
 """
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
@@ -95,12 +96,60 @@ def in_worker() -> bool:
     return data is not None and data.get_worker_info() is not None
 
 
-def shared(nbytes: int) -> Any:
-    """Makes memory that a worker passes to its parent without a copy: a tensor of bytes in a shared storage."""
-    import torch
+class Shared:
+    """Memory that a worker passes to its parent without a copy: one storage a batch, as each is handed over in a
+    conversation of its own."""
 
-    storage = torch.UntypedStorage._new_shared(nbytes)  # type: ignore[no-untyped-call]
+    def __init__(self, memory: Any, room: int):
+        """Copies memory of ours; behind it stays so much room for :meth:`keep`."""
+        self._end = _aligned(len(memory))
+        self.bytes = _shared_copy(memory, self._end + room)
+
+    def keep(self, tensor: Any) -> Any:
+        """Copies a small tensor behind the rest, where there is room; else it stays what it is."""
+        start, end = self._end, self._end + tensor.nbytes
+        if end > len(self.bytes):
+            return tensor
+        self._end = _aligned(end)
+        kept = self.bytes[start:end].view(tensor.dtype).view(tensor.shape)
+        return kept.copy_(tensor)
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // 64) * 64
+
+
+def _shared_copy(memory: Any, nbytes: int) -> Any:
+    """Copies bytes into shared memory of ``nbytes``, as a tensor."""
+    import torch
+    from torch.multiprocessing import get_sharing_strategy
+
+    strategy = get_sharing_strategy()  # type: ignore[no-untyped-call]
+    number = _memory_file() if strategy == "file_descriptor" else None
+    if number is None:
+        storage = torch.UntypedStorage._new_shared(nbytes)  # type: ignore[no-untyped-call]
+        tensor = torch.empty(0, dtype=torch.uint8).set_(storage)
+        tensor.numpy()[: len(memory)] = np.frombuffer(memory, np.uint8)
+        return tensor
+    # What is written to a file needs no page fault for each 4 KiB and is not zeroed first, as mapped memory would be: a
+    # batch read there directly takes longer than one that is read elsewhere and copied.
+    try:
+        os.truncate(number, nbytes)
+        rest = memoryview(memory)
+        while rest:
+            rest = rest[os.write(number, rest) :]
+        storage = torch.UntypedStorage._new_shared_fd_cpu(number, nbytes)  # type: ignore[attr-defined]
+    finally:
+        os.close(number)
     return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
+def _memory_file() -> int | None:
+    """Opens a file in memory, where the system has such: Linux, unless it forbids that."""
+    try:
+        return os.memfd_create("ptview")
+    except (AttributeError, OSError):
+        return None
 
 
 def pinned(nbytes: int) -> Any:
@@ -110,11 +159,14 @@ def pinned(nbytes: int) -> Any:
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
 
 
-def array_of(values: list[Any] | np.ndarray[Any, Any], dtype: str, framework: _Framework) -> Any:
+def array_of(
+    values: list[Any] | np.ndarray[Any, Any], dtype: str, framework: _Framework, shared: Shared | None = None
+) -> Any:
     """Makes an array or a tensor of scalars."""
     array = np.array(values, dtype)
     if framework == "numpy":
         return array
     import torch
 
-    return torch.from_numpy(array)
+    tensor = torch.from_numpy(array)
+    return tensor if shared is None else shared.keep(tensor)

@@ -7,13 +7,15 @@ from ptview._ptview import Layout
 
 _Mode: TypeAlias = Literal["constant"] | Literal["zero"] | Literal["reflect"] | Literal["replicate"]
 _Side: TypeAlias = Literal["right"] | Literal["left"]
+#: Along the first dimension, or along each in which samples differ: ``None`` is the longest of the batch there.
+_To: TypeAlias = int | Literal["longest"] | tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
 class Pad:
     """How samples are made equally long; made by :func:`pad`."""
 
-    to: int | Literal["longest"] = "longest"
+    to: _To = "longest"
     mode: _Mode = "constant"
     value: float = 0
     side: _Side = "right"
@@ -22,8 +24,10 @@ class Pad:
     mask: bool | str = False
 
     def __post_init__(self) -> None:
-        if self.to != "longest" and (isinstance(self.to, bool) or not isinstance(self.to, int) or self.to < 1):
-            raise ValueError(f'to is "longest" or a number of steps from 1 on, not {self.to!r}')
+        numbers = [number for number in self.to if number is not None] if isinstance(self.to, tuple) else [self.to]
+        for number in numbers if self.to != "longest" else []:
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f'to is "longest", a number of steps from 1 on, or a tuple of such, not {self.to!r}')
         self._layout()
 
     def _layout(self) -> Layout:
@@ -55,7 +59,7 @@ class Ragged(NamedTuple):
 
 
 def pad(
-    to: int | Literal["longest"] = "longest",
+    to: _To = "longest",
     *,
     mode: _Mode = "constant",
     value: float = 0,
@@ -67,10 +71,14 @@ def pad(
     """Makes samples of a batch equally long along their first dimension: pads short ones, cuts long ones.
 
     Only tensors whose sizes differ from file to file are touched. Where samples differ in other sizes than the first,
-    as images do, each such size becomes the largest of the batch, with the same mode and on the same side.
+    as images do, each such size becomes the largest of the batch, or what ``to`` says, with the same mode and on the
+    same side.
 
     Args:
-        to: ``"longest"`` of the batch, or a number of steps along the first dimension.
+        to: ``"longest"`` of the batch, or a number of steps along the first dimension. A tuple has a number for each
+            dimension in which samples differ (:attr:`ptview.Dataset.fields` tells), ``None`` for the longest of the
+            batch: ``(128, 64)`` makes images of any height and width ``[128, 64, 3]``, ``(None, 64)`` as high as the
+            highest. Another number of them is an :class:`ptview.Error`.
         mode: What is put where a sample has nothing: a ``"constant"``, ``"zero"``, its steps mirrored at the end
             without the last one (``"reflect"``), or its last step again and again (``"replicate"``).
         value: The constant.
@@ -85,6 +93,8 @@ def pad(
 
     >>> pad(512, value=-100, mask="attention_mask")
     Pad(to=512, mode='constant', value=-100, side='right', truncate=True, lengths=False, mask='attention_mask')
+    >>> pad((128, None)).to
+    (128, None)
     """
     return Pad(to, mode, value, side, truncate, lengths, mask)
 

@@ -147,7 +147,9 @@ class Layout:
     @staticmethod
     def joined() -> Layout: ...
     @staticmethod
-    def padded(to: int | None, mode: str, value: float, side: str, truncate: bool, mask: bool) -> Layout: ...
+    def padded(
+        to: int | tuple[int | None, ...] | None, mode: str, value: float, side: str, truncate: bool, mask: bool
+    ) -> Layout: ...
 
 @final
 class Samples:

@@ -16,7 +16,7 @@ from ptview import _memory
 from ptview._errors import Error, StaleIndexError
 from ptview._memory import View, _Framework
 from ptview._pad import Pad, Ragged, RaggedLayout
-from ptview._ptview import Layout, Plan, Samples
+from ptview._ptview import Layout, Memory, Plan, Samples
 from ptview._structure import Recipe, decorate, find
 
 if TYPE_CHECKING:
@@ -149,7 +149,10 @@ class Dataset:
             named = [name for name in ("lengths", "mask") if isinstance(getattr(self._pad, name), str)]
             if len(ragged) > 1 and named:
                 raise ValueError(f"{ragged} are ragged and need names of their own: {named[0]}=True gives each one")
-        return self._pad._layout()
+        layout = self._pad._layout()
+        # Lengths that are not those of the fields are refused now, and not with the first batch.
+        self._samples.plan([], layout)
+        return layout
 
     # Samples
 
@@ -205,14 +208,15 @@ class Dataset:
     def __getitems__(self, indices: Iterable[int]) -> Sequence[Any]:
         """Returns several samples that are read together; what ``DataLoader`` asks for.
 
-        They are parts of one buffer, which :meth:`collate` takes as it is. In a worker process it is shared memory.
+        They are parts of one buffer, which :meth:`collate` takes as it is; in a worker process, it puts all of it
+        into one shared memory.
         """
         recipes = self._recipes or self._make_recipes()
         plan = self._samples.plan(indices, self._layout)
         alone = _memory.in_worker()
         memory: Any
-        if plan.nbytes and self._framework == "torch" and (alone or self.pin_memory):
-            memory = _memory.shared(plan.nbytes) if alone else _memory.pinned(plan.nbytes)
+        if plan.nbytes and self._framework == "torch" and self.pin_memory and not alone:
+            memory = _memory.pinned(plan.nbytes)
             plan.read_into(memory.numpy(), alone=alone)
         else:
             memory = plan.read(alone=alone)
@@ -436,16 +440,18 @@ class Batch(Sequence[Any]):
         """Builds the batch; see :meth:`Dataset.collate`."""
         data, plan = self._data, self._plan
         framework, pad = data._framework, data._pad
+        shared = self._shared()
+        memory = self._memory if shared is None else shared.bytes
         tensors, lengths, masks = [], [], []
         for view, field, (start, shape, has, offsets, mask, sizes) in self._places():
-            tensor, length = view(self._memory, start, shape), None
+            tensor, length = view(memory, start, shape), None
             if has is not None and offsets is not None:
                 if isinstance(pad, Pad):
-                    length = _memory.array_of(_own_sizes(shape, has, sizes), "int64", framework)
+                    length = _memory.array_of(_own_sizes(shape, has, sizes), "int64", framework, shared)
                 elif pad is None:
                     tensor = _even(field, tensor, has) if sizes is None else _even_grid(field, tensor, sizes)
                 elif sizes is None:
-                    tensor = _joined(tensor, _memory.array_of(offsets, "int64", framework), pad)
+                    tensor = _joined(tensor, _memory.array_of(offsets, "int64", framework, shared), pad)
                 else:
                     raise Error(
                         f"samples of `{field.name}` differ in dimensions {[*field.ragged_dims]}; values and offsets "
@@ -453,9 +459,9 @@ class Batch(Sequence[Any]):
                     )
             tensors.append(tensor)
             lengths.append(length)
-            masks.append(None if mask is None else data._mask_view(self._memory, *mask))
+            masks.append(None if mask is None else data._mask_view(memory, *mask))
         columns = [
-            _memory.array_of(values, kind + "64" if kind != "bool" else kind, framework)
+            _memory.array_of(values, kind + "64" if kind != "bool" else kind, framework, shared)
             if (kind := data._column_kind(name)) in ("int", "float", "bool")
             else values
             for name, values in zip(data._columns, plan.columns(), strict=True)
@@ -465,6 +471,15 @@ class Batch(Sequence[Any]):
         if recipe.others:
             values += map(list, zip(*(self._others(number, recipe) for number in range(len(plan))), strict=True))
         return recipe.batch(values)
+
+    def _shared(self) -> _memory.Shared | None:
+        """In a worker, memory that its parent sees too, with room for lengths, offsets and columns."""
+        data = self._data
+        if data._framework != "torch" or not _memory.in_worker() or not isinstance(self._memory, Memory):
+            return None
+        arrays = len(data._columns) + sum(len(field.shape) for field in data._fields if field.is_ragged)
+        room = arrays * (8 * (len(self) + 1) + 64)
+        return _memory.Shared(self._memory, room) if len(self._memory) + room else None
 
     def _others(self, number: int, recipe: Recipe) -> list[Any]:
         path, _ = self._data._samples.locate(self._plan.samples[number])

@@ -2,47 +2,61 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::data::buffer::Buffer;
 use crate::error::{Class, Result};
-use crate::lines::Lines;
 
 /// Memory of batches that nobody looks at any more, to be filled again: pages that were written to once need no new
 /// ones from the system.
 ///
 /// Locked only by who holds the GIL, and never while it is given up: so no thread holds it when a process forks.
 #[derive(Default)]
-pub(crate) struct Pool(Mutex<Vec<Lines>>);
+pub(crate) struct Pool(Mutex<Free>);
+
+/// Of one process: after a fork, each page that is written to would have to be copied first.
+#[derive(Default)]
+struct Free {
+    process: u32,
+    buffers: Vec<Buffer>,
+}
 
 impl Pool {
-    /// Smaller ones are for the allocator.
-    const BYTES_MIN: usize = 256 << 10;
     /// A batch at work, one or two being read, one that comes back.
     const COUNT_MAX: usize = 4;
 
-    pub(crate) fn take(&self, bytes: usize) -> Result<Lines> {
-        if bytes >= Self::BYTES_MIN {
-            let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let fits = |lines: &Lines| (bytes..=bytes.saturating_mul(2)).contains(&lines.bytes());
-            if let Some(number) = free.iter().rposition(fits) {
-                return Ok(free.swap_remove(number));
+    pub(crate) fn take(&self, bytes: usize) -> Result<Buffer> {
+        if bytes >= Buffer::PAGES_BYTES_MIN {
+            let fits = |buffer: &Buffer| (bytes..=bytes.saturating_mul(2)).contains(&buffer.bytes());
+            let mut free = self.lock();
+            if let Some(number) = free.buffers.iter().rposition(fits) {
+                return Ok(free.buffers.swap_remove(number));
             }
         }
-        Lines::new(bytes)
+        Buffer::new(bytes)
     }
 
-    fn give_back(&self, lines: Lines) {
-        if lines.bytes() >= Self::BYTES_MIN {
-            let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if free.len() == Self::COUNT_MAX {
-                free.remove(0);
+    fn give_back(&self, buffer: Buffer) {
+        if buffer.bytes() >= Buffer::PAGES_BYTES_MIN {
+            let mut free = self.lock();
+            if free.buffers.len() == Self::COUNT_MAX {
+                free.buffers.remove(0);
             }
-            free.push(lines);
+            free.buffers.push(buffer);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.process != process::id() {
+            *free = Free { process: process::id(), buffers: Vec::new() };
+        }
+        free
     }
 }
 
@@ -51,7 +65,7 @@ impl Pool {
 #[pyclass(frozen, module = "ptview._ptview")]
 pub(crate) struct Memory {
     /// Rust does not look at them while Python does.
-    lines: UnsafeCell<Lines>,
+    buffer: UnsafeCell<Buffer>,
     bytes: usize,
     pool: Weak<Pool>,
 }
@@ -61,8 +75,8 @@ pub(crate) struct Memory {
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    pub(crate) fn new(lines: Lines, bytes: usize, pool: &Arc<Pool>) -> Self {
-        Self { lines: UnsafeCell::new(lines), bytes, pool: Arc::downgrade(pool) }
+    pub(crate) fn new(buffer: Buffer, bytes: usize, pool: &Arc<Pool>) -> Self {
+        Self { buffer: UnsafeCell::new(buffer), bytes, pool: Arc::downgrade(pool) }
     }
 }
 
@@ -79,9 +93,9 @@ impl Memory {
         view: *mut ffi::Py_buffer,
         flags: c_int,
     ) -> PyResult<()> {
-        let Self { lines, bytes, .. } = memory.get();
+        let Self { buffer, bytes, .. } = memory.get();
         // SAFETY: nobody borrows from the cell but for this moment, and only while holding the GIL.
-        let start = unsafe { &mut *lines.get() }.as_mut_ptr();
+        let start = unsafe { &mut *buffer.get() }.as_mut_ptr();
         // SAFETY: `bytes` bytes stand there as long as `memory` lives, of which the view takes a reference.
         let result = unsafe {
             ffi::PyBuffer_FillInfo(view, memory.as_ptr(), start.cast(), *bytes as ffi::Py_ssize_t, 0, flags)
@@ -93,7 +107,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.give_back(std::mem::take(self.lines.get_mut()));
+            pool.give_back(std::mem::take(self.buffer.get_mut()));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Data sets: samples and batches of many files. `python/ptview/data.py` and `loader.py` make tensors of them.
 
+mod buffer;
 mod layout;
 #[allow(unsafe_code)]
 mod memory;

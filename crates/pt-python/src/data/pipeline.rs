@@ -10,12 +10,12 @@ use std::time::Duration;
 use pt_loader::{BatchPlan, DataSet, Epoch, Error as LoaderError, Loader, Ragged, Shards, State};
 use pyo3::prelude::*;
 
+use crate::data::buffer::Buffer;
 use crate::data::memory::{Lent, Memory, Pool};
 use crate::data::plan::Plan;
 use crate::data::samples::Samples;
 use crate::data::threads::{OfProcess, Threads};
 use crate::error::{Class, Error, Result};
-use crate::lines::Lines;
 
 /// So often does a wait look whether the user has pressed Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
@@ -102,7 +102,7 @@ struct Job {
 
 /// What a batch is read into. It goes to the thread and comes back: what is lent is given back to Python by who holds the GIL.
 enum Target {
-    Own(Lines),
+    Own(Buffer),
     Lent(Lent),
 }
 
@@ -176,7 +176,7 @@ impl Pipeline {
         };
         let Done { data, ragged, plan, memory, skipped, result } = done;
         let memory = match memory {
-            Target::Own(lines) => Some(Memory::new(lines, plan.bytes(), &self.pool)),
+            Target::Own(buffer) => Some(Memory::new(buffer, plan.bytes(), &self.pool)),
             Target::Lent(_) => None,
         };
         result?;
@@ -204,7 +204,7 @@ impl Drop for Thread {
 impl Job {
     fn run(mut self, threads: &Threads, skip: bool) -> Done {
         let memory = match &mut self.memory {
-            Target::Own(lines) => lines.as_mut_bytes(),
+            Target::Own(buffer) => buffer.as_mut_bytes(),
             Target::Lent(lent) => lent.as_mut_bytes(),
         };
         let read = |plan: &BatchPlan, memory: &mut [u8]| {

@@ -71,9 +71,9 @@ impl Plan {
     #[pyo3(signature = (*, alone))]
     fn read(&self, py: Python<'_>, alone: bool) -> Result<Memory> {
         let bytes = self.plan.bytes();
-        let mut lines = self.pool.take(bytes)?;
-        self.fill(py, lines.as_mut_bytes(), alone)?;
-        Ok(Memory::new(lines, bytes, &self.pool))
+        let mut buffer = self.pool.take(bytes)?;
+        self.fill(py, buffer.as_mut_bytes(), alone)?;
+        Ok(Memory::new(buffer, bytes, &self.pool))
     }
 
     /// Reads the batch into memory that nobody looks at yet.

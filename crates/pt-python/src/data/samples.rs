@@ -280,9 +280,9 @@ impl Samples {
         data.plan_into(&[number], layout.ragged, &mut one)?;
         layout.check(&one)?;
         let bytes = one.bytes();
-        let mut lines = self.pool.take(bytes)?;
-        py.detach(|| one.read_alone(lines.as_mut_bytes()))?;
-        let memory = Memory::new(lines, bytes, &self.pool);
+        let mut buffer = self.pool.take(bytes)?;
+        py.detach(|| one.read_alone(buffer.as_mut_bytes()))?;
+        let memory = Memory::new(buffer, bytes, &self.pool);
         let is_ragged = data.fields().iter().any(|field| field.is_ragged);
         let fields = if is_ragged { Some(plan::fields(py, &one)?) } else { None };
         let columns = one.columns().iter().map(|column| leaf(py, column.get(0))).collect::<Result<_>>()?;
