@@ -359,6 +359,10 @@ class TestLoader:
             ptview.Loader(data, 6, shuffle=True, seed=8).load_state_dict(state)
         with pytest.raises(ptview.Error, match="samples"):
             ptview.Loader(data[:10], 6, shuffle=True, seed=9).load_state_dict(state)
+        with pytest.raises(ptview.Error, match=r"window None; .* window 12"):
+            ptview.Loader(data, 6, shuffle=True, seed=9, window=12).load_state_dict(state)
+        with pytest.raises(ptview.Error, match="seed None"):
+            ptview.Loader(data, 6).load_state_dict(state)
 
     def test_a_state_at_the_end_of_an_epoch_is_the_start_of_the_next(self, simple):
         data = ptview.Dataset(simple[0])
@@ -649,6 +653,14 @@ class TestIterableDataset:
         second = loader()
         second.load_state_dict(state)
         assert_same_object(list(second), whole[3:])
+
+    def test_states_of_other_batches_are_refused(self, simple):
+        data = ptview.Dataset(simple[0])
+        state = ptview.IterableDataset(data, 4, shuffle=True).state_dict()
+        ptview.IterableDataset(data, 4, shuffle=True).load_state_dict(state)
+        for other in ({"seed": 1}, {"window": 8}, {"batch_size": 5}, {"shuffle": False}):
+            with pytest.raises(ptview.Error, match="the state is of"):
+                ptview.IterableDataset(data, **{"batch_size": 4, "shuffle": True, **other}).load_state_dict(state)
 
 
 def test_default_collate_is_the_judge(nested):

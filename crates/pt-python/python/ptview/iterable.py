@@ -1,23 +1,22 @@
 """Batches for worker processes. Imports torch: ``ptview.IterableDataset`` does so when it is first asked for."""
 
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch.utils.data import get_worker_info
 
 from ptview._errors import Error
 from ptview.data import Dataset
-from ptview.loader import Loader
+from ptview.loader import Loader, OrderState
 
 
-class IterableState(TypedDict):
+class IterableState(OrderState):
     """Where an epoch stands, on this rank and in this worker."""
 
-    epoch: int
     #: The first batch of the epoch that this worker has not yielded.
     batch: int
-    samples: int
+    batch_size: int
 
 
 class IterableDataset(torch.utils.data.IterableDataset[Any]):
@@ -71,12 +70,18 @@ class IterableDataset(torch.utils.data.IterableDataset[Any]):
 
     def state_dict(self) -> IterableState:
         """Returns where the pass stands."""
-        return {"epoch": int(self._epoch), "batch": self._batch, "samples": len(self.dataset)}
+        order = self._loader._order_state(int(self._epoch))
+        return {**order, "batch": self._batch, "batch_size": self._loader.batch_size}
 
     def load_state_dict(self, state: IterableState) -> None:
-        """Makes the next pass go on where :meth:`state_dict` was called, by the same worker of as many."""
-        if state["samples"] != len(self.dataset):
-            raise Error(f"the state is of {state['samples']} samples; the data set has {len(self.dataset)}")
+        """Makes the next pass go on where :meth:`state_dict` was called, by the same worker of as many.
+
+        Raises:
+            ptview.Error: The data set has another number of samples, or batches would be others.
+        """
+        self._loader._check_order(state)
+        if state["batch_size"] != self._loader.batch_size:
+            raise Error(f"the state is of batches of {state['batch_size']}; these are of {self._loader.batch_size}")
         self._resume_from = state
 
     def __iter__(self) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypedDict
 
 from ptview import _memory
@@ -12,14 +12,20 @@ from ptview._ptview import Order, Pipeline
 from ptview.data import Batch, Dataset
 
 
-class LoaderState(TypedDict):
-    """Where an epoch stands: what :meth:`Loader.load_state_dict` needs to go on with the samples that are left."""
+class OrderState(TypedDict):
+    """What the order of an epoch depends on."""
 
     epoch: int
-    #: Samples that all ranks together have had of the epoch.
-    consumed: int
     samples: int
     seed: int | None
+    window: int | None
+
+
+class LoaderState(OrderState):
+    """Where an epoch stands: what :meth:`Loader.load_state_dict` needs to go on with the samples that are left."""
+
+    #: Samples that all ranks together have had of the epoch.
+    consumed: int
 
 
 class Loader:
@@ -135,23 +141,17 @@ class Loader:
     def state_dict(self) -> LoaderState:
         """Returns where the last pass stands, behind the last batch taken; what is read ahead does not count."""
         epoch, consumed = self._position or (self._next_epoch, self._resume_from)
-        seed = self.seed if self.shuffle else None
-        return {"epoch": epoch, "consumed": consumed, "samples": len(self.dataset), "seed": seed}
+        return {**self._order_state(epoch), "consumed": consumed}
 
     def load_state_dict(self, state: LoaderState) -> None:
         """Makes the next pass go on where :meth:`state_dict` was called, on this rank or on another.
 
-        Batch size and number of ranks may be others than they were; data set, seed and ``shuffle`` may not.
+        Batch size and number of ranks may be others than they were; data set, seed, window and ``shuffle`` may not.
 
         Raises:
             ptview.Error: The data set has another number of samples, or the order would be another one.
         """
-        seed = self.seed if self.shuffle else None
-        if (state["samples"], state["seed"]) != (len(self.dataset), seed):
-            raise Error(
-                f"the state is of {state['samples']} samples with seed {state['seed']}; "
-                f"this loader has {len(self.dataset)} and {seed}"
-            )
+        self._check_order(state)
         self._next_epoch, self._resume_from = state["epoch"], state["consumed"]
         self._position = None
 
@@ -160,6 +160,17 @@ class Loader:
         self._next_epoch, self._resume_from = epoch + 1, 0
         self._position = (epoch, consumed)
         return _Pass(self, epoch, self._order(epoch, consumed))
+
+    def _order_state(self, epoch: int) -> OrderState:
+        seed, window = (self.seed, self.window) if self.shuffle else (None, None)
+        return {"epoch": epoch, "samples": len(self.dataset), "seed": seed, "window": window}
+
+    def _check_order(self, state: OrderState) -> None:
+        """Refuses a state of which this order does not go on."""
+        mine = self._order_state(state["epoch"])
+        kept = {name: state.get(name) for name in mine}
+        if kept != mine:
+            raise Error(f"the state is of an epoch with {_listed(kept)}; this one would have {_listed(mine)}")
 
     def _order(self, epoch: int, consumed: int) -> Order:
         rank, world_size = self._ranks()
@@ -252,6 +263,10 @@ class _Pass(Iterator[Any]):
             path, _ = self._data.locate(number)
             self._loader.skipped.append((path, error))
             warnings.warn(f"sample {number} was left out: {error}", stacklevel=3)
+
+
+def _listed(order: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in order.items() if name != "epoch")
 
 
 def _to(batch: Any, device: Any) -> Any:
