@@ -54,6 +54,7 @@ impl Files {
         Self { cache: cache.with_policy(policy), policy, checked, comes_back, kind: OnceLock::new() }
     }
 
+    #[inline]
     fn kind(&self) -> &Kind {
         self.kind.get_or_init(|| {
             if self.cache.holds_all() {
@@ -83,6 +84,7 @@ impl Files {
     }
 
     /// Returns a file that is open and stays so.
+    #[inline]
     pub(crate) fn kept(&self, file: usize) -> Option<&Kept> {
         match self.kind() {
             Kind::All(files) => files.get(file)?.get(),
@@ -141,11 +143,13 @@ impl Files {
 
 impl Kept {
     /// Returns the whole file, if it is mapped.
+    #[inline]
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
         self.file.bytes()
     }
 
     /// Returns where a tensor begins, if that is known by now.
+    #[inline]
     pub(crate) fn start(&self, number: usize) -> Option<u64> {
         let start = self.starts.get(number)?.load(Ordering::Relaxed);
         (start != UNKNOWN).then_some(start)

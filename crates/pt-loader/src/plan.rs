@@ -135,29 +135,39 @@ impl BatchPlan {
         if !same {
             self.data = Some(data.clone());
         }
+        let count = data.fields().len();
+        // Then the layout is a matter of how many samples there are, and as many as before lie as they did.
+        let is_laid_out = same
+            && (self.samples.len(), self.fields.len()) == (samples.len(), count)
+            && !self.fields.iter().any(|field| field.field.is_ragged);
         self.ragged = ragged;
         self.samples.clear();
         self.samples.extend_from_slice(samples);
         self.places.clear();
         for &sample in samples {
-            let place = data.place(sample);
-            self.places.push(place.ok_or(Error::NoSuchSample { sample, count: data.len() })?);
+            let no_such_sample = || Error::NoSuchSample { sample, count: data.len() };
+            self.places.push(data.place(sample).ok_or_else(no_such_sample)?);
         }
-        if !same || self.fields.len() != data.fields().len() {
+        if !same || self.fields.len() != count {
             self.fields = data.fields().iter().map(BatchField::new).collect();
         }
-        let mut end = 0usize;
-        for (number, field) in self.fields.iter_mut().enumerate() {
-            let sizes = |row: usize| data.sizes(self.places[row], number);
-            end = field.lay_out(samples, sizes, ragged, end)?;
+        if !is_laid_out {
+            let mut end = 0usize;
+            for (number, field) in self.fields.iter_mut().enumerate() {
+                let sizes = |row: usize| data.sizes(self.places[row], number);
+                end = field.lay_out(samples, sizes, ragged, end)?;
+            }
+            self.bytes = end;
         }
-        self.bytes = end;
         self.fill_columns(data, same);
         Ok(())
     }
 
     fn fill_columns(&mut self, data: &DataSet, is_same: bool) {
         let names = &data.set.columns;
+        if is_same && names.is_empty() {
+            return;
+        }
         if !is_same || self.columns.len() != names.len() {
             self.columns = names.iter().map(|name| BatchColumn::new(name)).collect();
         }

@@ -172,8 +172,8 @@ impl FileCache {
     /// [`Error::NoSuchFile`]; [`Error::Index`] when the file cannot be opened or is not the one that was indexed;
     /// [`Error::Map`].
     pub fn file(&self, number: usize) -> Result<CachedFile<'_>> {
-        let count = self.index.file_count();
-        let entry = self.index.file(number).ok_or(Error::NoSuchFile { number, count })?;
+        let no_such_file = || Error::NoSuchFile { number, count: self.index.file_count() };
+        let entry = self.index.file(number).ok_or_else(no_such_file)?;
         let open = self.lock().get(&number).cloned();
         let handle = match open {
             Some(handle) => handle,

@@ -51,6 +51,11 @@ pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], alone: b
     if plan.bytes() < COPY_BYTES_MAX && !data.drops_behind && mapped::copy_known(plan, data, memory) {
         return Ok(());
     }
+    read_sorted(plan, data, memory, alone)
+}
+
+#[inline(never)]
+fn read_sorted(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], alone: bool) -> Result<()> {
     let mut slots = slots::slots(plan, data, memory);
     slots.sort_unstable_by_key(|slot| (slot.file, slot.number, slot.first));
     let threads = data.threads();
