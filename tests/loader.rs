@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 use pt_format::write::{self, Object, Tensor};
 use pt_index::{Index, Key, Leaf, NodeKind};
 use pt_loader::{
-    Batch, BatchPlan, DataSet, Error, Loader, Misfits, Mode, Options, Pad, Ragged, Shards, Side, To, Unit,
+    Batch, BatchPlan, BatchTensor, DataSet, Error, Loader, Misfits, Mode, Options, Pad, Ragged, Shards, Side,
+    To, Unit,
 };
+use pt_view::{Access, FileCache};
 
 fn write_sample(folder: &Path, number: u32) {
     let values: Vec<f32> = (0..12).map(|at| (number * 100 + at) as f32).collect();
@@ -197,6 +199,38 @@ fn a_batch_lands_in_memory_of_the_caller() {
     assert!(matches!(misaligned, Err(Error::Misaligned { needs: 4, .. })), "{misaligned:?}");
     assert!(data.plan_into(&[9], Ragged::Refuse, &mut plan).is_err());
     assert_eq!(plan.bytes(), 0);
+}
+
+#[test]
+fn a_batch_that_is_filled_again_holds_what_was_asked_for_last() {
+    let folder = samples(6);
+    let whole = DataSet::open(folder.path()).unwrap();
+    // SAFETY: the files are this test's own.
+    let files = unsafe { FileCache::new(folder.path(), whole.index().clone()).with_access(Access::Map) };
+    let mapped = DataSet::with_files(files, whole.options()).unwrap();
+    let only_x = Options { keys: vec!["x".into()], ..Options::default() };
+    let only_x = DataSet::open_with(folder.path(), &only_x).unwrap();
+    let mut again = Batch::default();
+    // As many samples of the same data, others, more, fewer; of other data; after an error.
+    for data in [&whole, &mapped, &only_x, &mapped, &whole] {
+        for order in [&[0, 1][..], &[4, 2], &[5, 3, 1], &[2], &[0, 9], &[0, 1], &[], &[3]] {
+            let refused = data.gather_into(order, Ragged::Refuse, &mut again).is_err();
+            assert_eq!((refused, again.len()), (order.contains(&9), if refused { 0 } else { order.len() }));
+            let Ok(new) = data.gather(order) else { continue };
+            assert_eq!(again.samples(), order);
+            let tensors = |batch: &Batch| {
+                let tensor =
+                    |x: BatchTensor<'_>| (x.name().to_owned(), x.shape().to_vec(), x.as_bytes().to_vec());
+                Vec::from_iter(batch.tensors().map(tensor))
+            };
+            assert_eq!(tensors(&again), tensors(&new));
+            assert_eq!(again.columns().len(), new.columns().len());
+            for (row, &sample) in order.iter().enumerate() {
+                let y = again.column("y").map(|y| y.get(row));
+                assert_eq!(y, (data.columns().len() > 1).then_some(Some(Leaf::Int(sample as i64))));
+            }
+        }
+    }
 }
 
 #[test]

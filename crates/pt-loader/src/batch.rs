@@ -46,11 +46,12 @@ pub struct Batch {
 impl Batch {
     pub(crate) fn gather(&mut self, data: &DataSet, samples: &[usize], ragged: Ragged) -> Result<()> {
         data.plan_into(samples, ragged, &mut self.plan)?;
-        let result = self.read();
-        if result.is_err() {
+        // The way without an error copies no room for one.
+        if let Err(error) = self.read() {
             self.plan.clear();
+            return Err(error);
         }
-        result
+        Ok(())
     }
 
     fn read(&mut self) -> Result<()> {

@@ -66,6 +66,7 @@ impl Files {
         Self { cache, policy, checked, comes_back, kind, maps, keeps_maps }
     }
 
+    #[inline]
     fn kind(&self) -> &Kind {
         self.kind.get_or_init(|| {
             if self.keeps_maps() || self.cache.holds_all() {
@@ -120,6 +121,7 @@ impl Files {
     }
 
     /// Returns a file that is open and stays so.
+    #[inline]
     pub(crate) fn kept(&self, file: usize) -> Option<&Kept> {
         match self.kind() {
             Kind::All(files) => files.get(file)?.get(),
@@ -188,6 +190,7 @@ impl Kept {
     }
 
     /// Returns the whole file, if it is mapped.
+    #[inline]
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
         self.file.bytes()
     }
@@ -198,6 +201,7 @@ impl Kept {
     }
 
     /// Returns where a tensor begins, if that is known by now.
+    #[inline]
     pub(crate) fn start(&self, number: usize) -> Option<u64> {
         let start = self.starts.get(number)?.load(Ordering::Relaxed);
         (start != UNKNOWN).then_some(start)

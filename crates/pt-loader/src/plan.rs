@@ -158,8 +158,8 @@ impl BatchPlan {
         self.samples.extend_from_slice(samples);
         self.places.clear();
         for &sample in samples {
-            let place = data.place(sample);
-            self.places.push(place.ok_or(Error::NoSuchSample { sample, count: data.len() })?);
+            let no_such_sample = || Error::NoSuchSample { sample, count: data.len() };
+            self.places.push(data.place(sample).ok_or_else(no_such_sample)?);
         }
         if !same || self.fields.len() != data.fields().len() {
             self.fields = data.fields().iter().map(BatchField::new).collect();

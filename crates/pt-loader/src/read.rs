@@ -125,6 +125,7 @@ pub(crate) fn check(tensor: TensorEntry<'_>, dtype: DType, bytes: Option<u64>) -
 }
 
 /// Puts elements into a batch, as `float32` where `cast` says which dtype they have and what to multiply them with.
+#[inline]
 pub(crate) fn copy(bytes: &[u8], cast: Option<(DType, f32)>, out: &mut [u8]) {
     fn each<const N: usize>(bytes: &[u8], out: &mut [u8], value: impl Fn([u8; N]) -> f32) {
         for (element, out) in bytes.as_chunks::<N>().0.iter().zip(out.as_chunks_mut::<4>().0) {

@@ -19,7 +19,10 @@ pub(crate) struct Samples {
     pub(crate) schemas: Vec<SchemaPlan>,
     /// The parts of a sample, as the first file has them.
     pub(crate) structure: Vec<Part>,
+    /// Of each field, the bytes in a file of one sample, where all have as many.
+    pub(crate) even_bytes: Vec<Option<usize>>,
     counts: Counts,
+    total: usize,
 }
 
 /// Which tensors and columns of a schema are those of the data set.
@@ -58,18 +61,25 @@ impl Samples {
             let columns = schema.columns().map(|column| column_number(column.name(), options, &mut columns));
             schemas.push(SchemaPlan { tensors, columns: columns.collect(), fits });
         }
+        let even = |field: &Field| field.step_bytes(field.stored).filter(|_| !field.is_ragged);
         let mut samples = Self {
             unit: options.unit,
+            even_bytes: fields.iter().map(even).collect(),
             fields,
             columns,
             schemas,
             structure: Vec::new(),
             counts: Counts::Even(1),
+            total: 0,
         };
         samples.structure = structure::of(index, &samples, options);
         if samples.unit != Unit::File || samples.schemas.iter().any(|schema| !schema.fits) {
             samples.counts = samples.count(index, root)?;
         }
+        samples.total = match &samples.counts {
+            Counts::Even(count) => index.file_count().saturating_mul(*count),
+            Counts::Starts(starts) => starts.last().copied().unwrap_or(0),
+        };
         Ok(samples)
     }
 
@@ -94,11 +104,9 @@ impl Samples {
         Ok(if even { Counts::Even(first) } else { Counts::Starts(starts) })
     }
 
-    pub(crate) fn len(&self, index: &Index) -> usize {
-        match &self.counts {
-            Counts::Even(count) => index.file_count().saturating_mul(*count),
-            Counts::Starts(starts) => starts.last().copied().unwrap_or(0),
-        }
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.total
     }
 
     /// All samples of the file that a sample is in. The sample must be one.
@@ -116,6 +124,7 @@ impl Samples {
     }
 
     /// Which file a sample is in, and which of its samples it is. The sample must be one.
+    #[inline]
     pub(crate) fn locate(&self, sample: usize) -> Option<(usize, u64)> {
         match &self.counts {
             Counts::Even(1) => Some((sample, 0)),

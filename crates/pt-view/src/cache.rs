@@ -247,8 +247,8 @@ impl FileCache {
     }
 
     fn entry(&self, number: usize) -> Result<FileEntry<'_>> {
-        let count = self.index.file_count();
-        self.index.file(number).ok_or(Error::NoSuchFile { number, count })
+        let no_such_file = || Error::NoSuchFile { number, count: self.index.file_count() };
+        self.index.file(number).ok_or_else(no_such_file)
     }
 
     fn open(&self, number: usize, entry: FileEntry<'_>) -> Result<Arc<Handle>> {

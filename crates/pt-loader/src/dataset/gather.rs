@@ -54,10 +54,16 @@ impl DataSet {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn lend(&self, sample: usize, field: usize) -> Result<Option<&[u8]>> {
-        if let Some(bytes) = gather::lent(self, sample, field) {
-            return Ok(Some(bytes));
+        match gather::lent(self, sample, field) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.lend_first(sample, field),
         }
+    }
+
+    #[cold]
+    fn lend_first(&self, sample: usize, field: usize) -> Result<Option<&[u8]>> {
         if sample >= self.len() {
             return Err(Error::NoSuchSample { sample, count: self.len() });
         }
@@ -103,10 +109,10 @@ impl DataSet {
     /// # Errors
     /// [`Error::NoSuchSample`], [`Error::Uneven`], [`Error::TooLarge`]. The plan is empty then.
     pub fn plan_into(&self, samples: &[usize], ragged: Ragged, plan: &mut BatchPlan) -> Result<()> {
-        let result = plan.set(self, samples, ragged);
-        if result.is_err() {
+        if let Err(error) = plan.set(self, samples, ragged) {
             plan.clear();
+            return Err(error);
         }
-        result
+        Ok(())
     }
 }

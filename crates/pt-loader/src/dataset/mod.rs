@@ -128,8 +128,9 @@ impl DataSet {
     }
 
     /// Returns the number of samples.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.picked.as_ref().map_or_else(|| self.set.len(self.index()), |picked| picked.len())
+        self.picked.as_ref().map_or(self.set.len(), |picked| picked.len())
     }
 
     /// Returns whether there are no samples; possible only after filtering and splitting.
@@ -187,11 +188,13 @@ impl DataSet {
     }
 
     /// Returns the tensors every sample has.
+    #[inline]
     pub fn fields(&self) -> &[Field] {
         &self.set.fields
     }
 
     /// Returns the index.
+    #[inline]
     pub fn index(&self) -> &Index {
         self.shared.files.cache().index()
     }
@@ -203,10 +206,11 @@ impl DataSet {
     }
 
     /// Number of the file a sample is in, and its number among the samples of that file.
+    #[inline]
     pub(crate) fn place(&self, sample: usize) -> Option<(usize, u64)> {
         let sample = match &self.picked {
             Some(picked) => *picked.get(sample)?,
-            None if sample < self.len() => sample,
+            None if sample < self.set.len() => sample,
             None => return None,
         };
         self.set.locate(sample)
@@ -238,6 +242,7 @@ impl DataSet {
     }
 
     /// Whether it is the same in every respect.
+    #[inline]
     pub(crate) fn is(&self, other: &Self) -> bool {
         fn same<T: ?Sized>(one: &Option<Arc<T>>, other: &Option<Arc<T>>) -> bool {
             one.as_ref().map(Arc::as_ptr).map(<*const T>::cast::<u8>)

@@ -133,7 +133,7 @@ impl DataSet {
     pub fn with_files(files: FileCache, options: &Options) -> Result<Self> {
         let (index, root) = (files.index(), files.folder());
         let set = Samples::new(index, root, options)?;
-        if set.len(index) == 0 {
+        if set.len() == 0 {
             return Err(Error::Empty { path: root.to_owned() });
         }
         let plain = Plain::new(index.tensor_count());

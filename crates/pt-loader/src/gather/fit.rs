@@ -29,6 +29,7 @@ pub(super) struct Fit<'b> {
 }
 
 impl<'b> Fit<'b> {
+    #[inline]
     pub(super) fn new(field: &'b BatchField, ragged: Ragged, row: usize, count: u64, room: usize) -> Self {
         let pad = match ragged {
             Ragged::Pad(pad) if field.field.is_ragged => Some(pad),
@@ -58,6 +59,7 @@ impl<'b> Fit<'b> {
     }
 
     /// Puts what was stored where it belongs.
+    #[inline]
     pub(super) fn put(&self, from: &[u8], out: &mut [u8]) {
         if let (Some(grid), Some(pad)) = (self.grid, self.pad) {
             return grid.put(from, self.cast, out, self.dtype, pad);
@@ -66,6 +68,7 @@ impl<'b> Fit<'b> {
         self.pad(out);
     }
 
+    #[inline]
     pub(super) fn pad(&self, out: &mut [u8]) {
         if let Some(pad) = self.pad {
             fill(out, self.inside.clone(), self.step, self.dtype, pad);

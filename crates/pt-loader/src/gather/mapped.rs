@@ -7,7 +7,7 @@ use super::fit::Fit;
 use super::reader::Reader;
 use super::runs::Segment;
 use super::slots::{NOT_PLAIN, Slot, Steps, step_start};
-use crate::dataset::{DataSet, Unit};
+use crate::dataset::{DataSet, Field, Unit};
 use crate::error::Result;
 use crate::plan::BatchPlan;
 
@@ -16,6 +16,17 @@ pub(super) fn copy_known(plan: &BatchPlan, data: &DataSet, memory: &mut [u8]) ->
     let is_tensor = data.set.unit == Unit::Tensor;
     for (number, field) in plan.fields.iter().enumerate() {
         let region = &mut memory[field.range()];
+        if is_plain(&field.field) && !field.field.is_ragged && field.step > 0 {
+            let mut rows = region.chunks_exact_mut(field.step).zip(&plan.places);
+            let copy = |(out, &place): (&mut [u8], _)| {
+                let from = known(data, place, number).filter(|from| from.len() == out.len());
+                from.map(|from| out.copy_from_slice(from)).is_some()
+            };
+            match rows.all(copy) {
+                true => continue,
+                false => return false,
+            }
+        }
         let mut at = 0;
         for (row, &(file, within)) in plan.places.iter().enumerate() {
             let steps = Steps::of(plan, data, field, row);
@@ -57,20 +68,39 @@ pub(super) fn is_cold(plan: &BatchPlan, data: &DataSet) -> bool {
 }
 
 /// Lends a field of a sample from a map that is open, where the tensor is known to begin.
+#[inline]
 pub(crate) fn lent(data: &DataSet, sample: usize, number: usize) -> Option<&[u8]> {
-    let (file, within) = data.place(sample)?;
-    let field = data.set.fields.get(number).filter(|field| field.dtype == field.stored)?;
+    let place = data.place(sample)?;
+    data.set.fields.get(number).filter(|field| is_plain(field))?;
+    known(data, place, number)
+}
+
+/// Whether elements have in a batch the bits that they have in the files.
+fn is_plain(field: &Field) -> bool {
+    field.dtype == field.stored
+}
+
+/// The bytes of a field in the map of a file that is open, where the tensor is known to begin. A few loads and comparisons:
+/// whoever reads one sample after the other waits for memory, and what is to be done for the next one should not have to wait too.
+#[inline]
+fn known(data: &DataSet, place: (usize, u64), number: usize) -> Option<&[u8]> {
+    let (file, within) = place;
+    let set = &*data.set;
     let kept = data.shared.files.kept(file)?;
-    let is_tensor = data.set.unit == Unit::Tensor;
-    let start = kept.start(if is_tensor { within as usize } else { number })?;
-    let step = field.step_bytes(field.stored)?;
-    if field.is_ragged {
-        let sizes = data.sizes((file, within), number);
-        let steps = if field.is_grid() { geometry::numel(sizes)? } else { *sizes.first()? };
-        return slice(kept.bytes()?, start, step.checked_mul(usize::try_from(steps).ok()?)?);
-    }
-    let first = if data.set.unit == Unit::Row { within } else { 0 };
-    slice(kept.bytes()?, step_start(start, first, step), step)
+    let start = kept.start(if set.unit == Unit::Tensor { within as usize } else { number })?;
+    let first = if set.unit == Unit::Row { within } else { 0 };
+    let bytes = match *set.even_bytes.get(number)? {
+        Some(bytes) => bytes,
+        None => own_bytes(data, place, number)?,
+    };
+    slice(kept.bytes()?, step_start(start, first, bytes), bytes)
+}
+
+/// The bytes of one sample of a ragged field.
+fn own_bytes(data: &DataSet, place: (usize, u64), number: usize) -> Option<usize> {
+    let (field, sizes) = (data.set.fields.get(number)?, data.sizes(place, number));
+    let steps = if field.is_grid() { geometry::numel(sizes)? } else { *sizes.first()? };
+    field.step_bytes(field.stored)?.checked_mul(usize::try_from(steps).ok()?)
 }
 
 impl Reader<'_> {
@@ -102,6 +132,7 @@ impl Reader<'_> {
 }
 
 /// A part of a file that is mapped.
+#[inline]
 fn slice(bytes: &[u8], start: u64, length: usize) -> Option<&[u8]> {
     let start = usize::try_from(start).ok()?;
     bytes.get(start..start.checked_add(length)?)

@@ -72,6 +72,13 @@ pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], threads:
     if is_small && mapped::copy_known(plan, data, memory) {
         return Ok(());
     }
+    read_sorted(Gather { plan, data, is_cold }, memory, threads)
+}
+
+/// Reads them sorted by file and place.
+#[inline(never)]
+fn read_sorted(batch: Gather<'_>, memory: &mut [u8], threads: Threads<'_>) -> Result<()> {
+    let Gather { plan, data, .. } = batch;
     let mut slots = slots::slots(plan, data, memory);
     slots.sort_unstable_by_key(|slot| (slot.file, slot.number, slot.first));
     let count = match threads {
@@ -81,7 +88,6 @@ pub(crate) fn read(plan: &BatchPlan, data: &DataSet, memory: &mut [u8], threads:
     };
     let is_short = || !data.has_own_threads() && cost_ns(data, &slots) < ALONE_NS_MAX;
     let alone = slots.len() < 2 || count == 1 || is_short();
-    let batch = Gather { plan, data, is_cold };
     let read = |slots: &mut [Slot<'_>], wait| {
         if alone {
             return read_slots(batch, slots, wait);

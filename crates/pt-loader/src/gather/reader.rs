@@ -38,7 +38,7 @@ impl<'b> Reader<'b> {
     ) -> Result<Self> {
         let sample = slots.first().map_or(0, |slot| plan.samples[slot.row]);
         let file = slots.first().and_then(|slot| data.index().file(slot.file));
-        let entry = file.ok_or(Error::NoSuchSample { sample, count: data.len() })?;
+        let entry = file.ok_or_else(|| Error::NoSuchSample { sample, count: data.len() })?;
         let tensors = data.set.schemas.get(entry.schema().number()).map_or(0, |schema| schema.tensors.len());
         let is_cold = is_cold || data.shared.files.kept(entry.row()).is_none();
         let file = data.shared.files.open(entry, tensors, &mut spare.path);

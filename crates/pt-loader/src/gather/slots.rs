@@ -67,6 +67,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
+    #[inline]
     pub(super) fn of(plan: &BatchPlan, data: &DataSet, field: &BatchField, row: usize) -> Self {
         let step = field.step;
         if !field.field.is_ragged {
@@ -87,6 +88,7 @@ impl Steps {
 }
 
 /// Where a step begins. A damaged index can place it beyond all bytes; it stays there, and is refused when it is read.
+#[inline]
 pub(super) fn step_start(start: u64, first: u64, step: usize) -> u64 {
     start.saturating_add(first.saturating_mul(step as u64)).min(NOT_PLAIN - 1)
 }
