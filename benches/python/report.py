@@ -89,8 +89,9 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
     rest = []
     for store in names:
         first, prepared, cold = at.get((store, "first batch")), data["prepared"][store], data["cold"].get(store)
+        memory = f"{data['pss'][store] / 1e6:,.0f}" if store in data["pss"] else ""
         rest.append([store, f"{first['seconds'] * 1e3:,.1f}" if first else "", f"{prepared['seconds']:.1f}",
-                     f"{prepared['bytes'] / 1e6:,.0f}", spread(cold), f"{data['pss'][store] / 1e6:,.0f}" if store in data["pss"] else ""])  # fmt: skip
+                     f"{prepared['bytes'] / 1e6:,.0f}", spread(cold), memory])  # fmt: skip
     better = []
     for way in WAYS[:3]:
         ours = at.get(("ptview", way))
