@@ -2,7 +2,7 @@
 
     python benches/python/rivals.py [--quick] [--only small]
 
-`--quick` takes small data sets, and leaves out what takes minutes: memory, files that are not in memory, and worker processes of all but two.
+`--quick` takes small data sets, and leaves out what takes minutes: memory, files that are not in memory, and workers of all but two stores.
 Figures go to `target/bench/rivals-<data set>.json`; `benches/python/report.py` makes a page of them. Answers are compared with those of
 `torch.load` before anything is timed. Contenders take turns; a pass that lasts longer than `--limit` seconds is cut there.
 """
