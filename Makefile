@@ -51,7 +51,8 @@ $(VENV)/.installed: tests/python/requirements.txt
 miri:
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p pt-format -p pt-index --lib
 
-## Figures, not tests: all of them, then docs/benchmarks.md. The quick ones are small, and make their page in target/quick.
+## Figures, not tests: all of them, then docs/benchmarks.md. The quick ones are small and leave some
+## out, as their page says, which is in target/quick: two minutes, when all is built.
 bench: python
 	$(INSTALL) -r benches/python/requirements.txt
 	cargo bench --workspace
@@ -66,7 +67,7 @@ bench-peers:
 
 bench-quick: python
 	$(INSTALL) -r benches/python/requirements.txt
-	PTVIEW_QUICK=1 CARGO_TARGET_DIR=$(abspath target/quick) cargo bench --bench curves
+	PTVIEW_QUICK=1 cargo bench --bench curves
 	$(BIN)/python -W ignore benches/python/rivals.py --quick --rounds 1 --limit 0.3 --out target/quick/bench
 	$(BIN)/python -W ignore benches/python/parts.py --files 1000 --out target/quick/bench
 	$(BIN)/python benches/python/report.py --figures target/quick/bench --out target/quick

@@ -1,8 +1,9 @@
 //! How cost grows: opening with tensors, indexing with files, gathering with threads and batch size, reading a cold disk with
 //! reads in flight.
 //!
-//! `cargo bench --bench curves [CURVE…]`. `PTVIEW_QUICK=1` takes small sizes. Figures are printed, and kept in
-//! `target/bench/curves.json` for `benches/python/report.py`, where a curve that is measured anew replaces the earlier one.
+//! `cargo bench --bench curves [CURVE…]`. Figures are printed, and kept in `target/bench/curves.json` for
+//! `benches/python/report.py`, where a curve that is measured anew replaces the earlier one. `PTVIEW_QUICK=1` takes small sizes,
+//! and keeps figures in `target/quick/bench`.
 
 mod common;
 
@@ -37,13 +38,15 @@ fn main() {
     }
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let sizes = Sizes::new(std::env::var_os("PTVIEW_QUICK").is_some());
+    let is_quick = std::env::var_os("PTVIEW_QUICK").is_some();
+    let sizes = Sizes::new(is_quick);
+    let kept = folder().with_file_name(if is_quick { "quick/bench" } else { "bench" });
     for (name, run) in CURVES {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             println!("{name}");
             let mut points = Points::default();
             run(&mut points, &sizes);
-            points.keep(name);
+            points.keep(&kept, name);
         }
     }
 }
@@ -108,12 +111,12 @@ impl Points {
         }));
     }
 
-    fn keep(self, name: &str) {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench").join("curves.json");
+    fn keep(self, folder: &Path, name: &str) {
+        let path = folder.join("curves.json");
         let kept = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let mut curves: Value = kept.unwrap_or_else(|| json!({}));
         curves[name] = Value::Array(self.0);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::create_dir_all(folder).unwrap();
         fs::write(&path, serde_json::to_vec_pretty(&curves).unwrap()).unwrap();
     }
 }

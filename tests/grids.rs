@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pt_format::DType;
 use pt_format::write::{self, Object, Storage, Tensor};
-use pt_loader::{Batch, DataSet, Error, Loader, Mode, Options, Pad, Ragged, Side, To, Unit};
+use pt_loader::{Batch, DataSet, Error, Lengths, Loader, Mode, Options, Pad, Ragged, Side, To, Unit};
 use pt_view::{Access, FileCache};
 
 const SIZES: [[usize; 2]; 6] = [[2, 3], [1, 5], [4, 1], [0, 2], [3, 0], [3, 3]];
@@ -83,8 +83,12 @@ fn along(has: usize, room: usize, pad: Pad) -> Vec<(Option<usize>, bool)> {
 /// What a batch of the samples looks like, and its mask.
 fn expected(batch: &[usize], pad: Pad) -> ([usize; 2], Vec<f32>, Vec<bool>) {
     let largest = |dim: usize| batch.iter().map(|&sample| SIZES[sample][dim]).max().unwrap();
-    let rows = if let To::Length(length) = pad.to { length as usize } else { largest(0) };
-    let room = [rows, largest(1)];
+    let wanted = match pad.to {
+        To::Longest => [None, None],
+        To::Length(length) => [Some(length), None],
+        To::Each(lengths) => [lengths.as_slice()[0], lengths.as_slice()[1]],
+    };
+    let room = [0, 1].map(|dim| wanted[dim].map_or_else(|| largest(dim), |length| length as usize));
     let nothing = if let Mode::Constant(value) = pad.mode { value as f32 } else { 0.0 };
     let (mut x, mut mask) = (Vec::new(), Vec::new());
     for &sample in batch {
@@ -135,6 +139,11 @@ fn every_ragged_size_is_padded() {
                 (Side::Right, To::Length(2)),
                 (Side::Left, To::Length(2)),
                 (Side::Left, To::Length(7)),
+                (Side::Right, each([Some(2), Some(4)])),
+                (Side::Left, each([Some(2), Some(4)])),
+                (Side::Left, each([None, Some(1)])),
+                (Side::Right, each([Some(6), None])),
+                (Side::Right, each([None, None])),
             ] {
                 let pad = Pad { to, mode, side, mask: true };
                 for samples in [&[0, 1, 2, 3, 4, 5][..], &[5, 0], &[4], &[3, 3], &[1, 2, 1]] {
@@ -162,6 +171,37 @@ fn every_ragged_size_is_padded() {
             }
         }
     }
+}
+
+fn each(lengths: [Option<u64>; 2]) -> To {
+    To::Each(Lengths::from(lengths))
+}
+
+#[test]
+fn as_many_lengths_as_sizes_that_differ() {
+    let (_folder, data) = samples();
+    let field = &data.fields()[0];
+    let to = each([Some(2), None]);
+    assert_eq!([0, 1, 2, 3].map(|dim| to.along(field, dim)), [Some(2), None, None, None]);
+    assert_eq!([0, 1].map(|dim| To::Length(5).along(field, dim)), [Some(5), None]);
+    assert_eq!(To::Longest.along(field, 0), None);
+
+    let mut batch = Batch::default();
+    for lengths in [&[][..], &[Some(2)], &[Some(2), None, Some(2)], &[None; 4]] {
+        let pad = Pad { to: To::Each(Lengths::new(lengths).unwrap()), ..Pad::default() };
+        // Also where there is nothing to pad: whether lengths fit does not depend on the batch.
+        for samples in [&[0, 1][..], &[3], &[]] {
+            let error = data.gather_into(samples, Ragged::Pad(pad), &mut batch).unwrap_err();
+            let Error::OtherDims { tensor, lengths: has, ragged_dims } = &error else { panic!("{error}") };
+            assert_eq!((&tensor[..], *has, &ragged_dims[..]), ("x", lengths.len(), &[0, 1][..]));
+            let shown =
+                format!("differ in 2 of their dimensions, [0, 1]; padding gives {} lengths", lengths.len());
+            assert!(error.to_string().ends_with(&shown), "{error}");
+        }
+    }
+    assert_eq!(Lengths::new(&[None; Lengths::COUNT_MAX + 1]), None);
+    assert_eq!(Lengths::new(&[Some(2), None]), Some(Lengths::from([Some(2), None])));
+    assert_eq!(format!("{:?}", Lengths::from([Some(2), None])), "[Some(2), None]");
 }
 
 #[test]
@@ -228,6 +268,11 @@ fn only_a_later_size_may_differ() {
     data.gather_into(&[0, 2], Ragged::Pad(pad), &mut batch).unwrap();
     let x = batch.tensors().next().unwrap();
     assert_eq!(x.as_slice::<u8>().unwrap(), [9, 0, 1, 9, 2, 3, 0, 1, 2, 3, 4, 5]);
+    // The one length is of the one size that differs.
+    let pad = Pad { to: To::Each(Lengths::from([Some(2)])), ..pad };
+    data.gather_into(&[0, 2], Ragged::Pad(pad), &mut batch).unwrap();
+    let x = batch.tensors().next().unwrap();
+    assert_eq!((x.shape(), x.as_slice::<u8>().unwrap()), (&[2, 2, 2][..], &[0, 1, 2, 3, 1, 2, 4, 5][..]));
     // Rows differ in size: they make no data set, and the error says which file has them.
     let error =
         DataSet::open_with(folder.path(), &Options { unit: Unit::Row, ..Options::default() }).unwrap_err();

@@ -39,9 +39,12 @@ def main() -> None:
     arguments = parser.parse_args()
     pictures = arguments.out / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
-    parts = ["# Benchmarks", "Made by `make bench`; not edited by hand. Figures are medians; the lowest and highest are in brackets."]
-    for name in TITLES:
-        figures = read(arguments.figures / f"rivals-{name}.json")
+    found = {name: read(arguments.figures / f"rivals-{name}.json") for name in TITLES}
+    by = "`make bench`"
+    if any(figures and figures.get("is_quick") for figures in found.values()):
+        by = "`make bench-quick`, on small data and in few rounds: to see that nothing has become much slower, not to be quoted"
+    parts = ["# Benchmarks", f"Made by {by}; not edited by hand. Figures are medians; the lowest and highest are in brackets."]
+    for name, figures in found.items():
         parts += rivals(name, figures, pictures) if figures else [missing(TITLES[name], f"benches/python/rivals.py --only {name}")]
     parts += epoch_parts(read(arguments.figures / "parts.json"))
     curves = read(arguments.figures / "curves.json") or {}
@@ -86,8 +89,9 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
     rest = []
     for store in names:
         first, prepared, cold = at.get((store, "first batch")), data["prepared"][store], data["cold"].get(store)
+        memory = f"{data['pss'][store] / 1e6:,.0f}" if store in data["pss"] else ""
         rest.append([store, f"{first['seconds'] * 1e3:,.1f}" if first else "", f"{prepared['seconds']:.1f}",
-                     f"{prepared['bytes'] / 1e6:,.0f}", spread(cold), f"{data['pss'].get(store, 0) / 1e6:,.0f}"])  # fmt: skip
+                     f"{prepared['bytes'] / 1e6:,.0f}", spread(cold), memory])  # fmt: skip
     better = []
     for way in WAYS[:3]:
         for mine in (store for store in names if store.startswith("ptview") and (store, way) in at):
@@ -97,6 +101,7 @@ def rivals(name: str, data: dict, pictures: Path) -> list[str]:
     draw_rivals(name, names, at, pictures)
     failed = [f"- {store}: {why.strip().splitlines()[0]}" for store, why in data["failed"].items()]
     failed += [f"- {absent}" for absent in ABSENT]
+    failed += [f"- not measured in this run: {what}" for what in data.get("left_out", [])]
     stated = (
         f"{data['samples']:,} samples in {data['files']:,} files, {data['bytes'] / 1e6:,.0f} MB; warm unless said; batches of "
         f"{data['batch']}, shuffled; {data['rounds']} rounds in turns, after one that does not count; a pass is cut after "

@@ -2,6 +2,7 @@
 
     python benches/python/rivals.py [--quick] [--only small]
 
+`--quick` takes small data sets, and leaves out what takes minutes: memory, files that are not in memory, and workers of all but two stores.
 Figures go to `target/bench/rivals-<data set>.json`; `benches/python/report.py` makes a page of them. Answers are compared with those of
 `torch.load` before anything is timed. Contenders take turns; a pass that lasts longer than `--limit` seconds is cut there.
 """
@@ -38,6 +39,8 @@ QUICK = {"small": 1_000, "rows": 5, "ragged": 200}
 TINY = {"small": 40, "rows": 1, "ragged": 20}
 BATCH = contenders.BATCH_SIZE
 STORES = [*stores.STORES, *tables.STORES, *streams.STORES]
+#: Starting workers takes longer than a quick pass through them.
+QUICK_WORKERS_OF = ("ptview", "torch.load")
 
 
 def main() -> None:
@@ -69,9 +72,12 @@ def main() -> None:
 
 def run(data: samples.Data, arguments: argparse.Namespace) -> dict:
     stated = {"data": data.name, "samples": data.samples, "files": len(data.files), "rounds": arguments.rounds,
-              "limit_s": arguments.limit, "batch": BATCH, "machine": machine()}  # fmt: skip
+              "limit_s": arguments.limit, "batch": BATCH, "is_quick": arguments.quick, "machine": machine()}  # fmt: skip
     bytes_ = sum(os.path.getsize(file) for file in data.files)
     opened, prepared, failed = {}, {}, {}
+    # Memory takes a process for each store, which imports all that this one does.
+    left_out = [f"workers, but of {' and '.join(QUICK_WORKERS_OF)}", "memory"] if arguments.quick else []
+    left_out += ["files that are not in memory"] if arguments.quick or arguments.no_cold else []
     for store in STORES:
         if arguments.stores and store.name not in arguments.stores:
             continue
@@ -90,23 +96,24 @@ def run(data: samples.Data, arguments: argparse.Namespace) -> dict:
     for name, (store, folder, dataset) in opened.items():
         if hasattr(dataset, "__getitem__"):
             passes[name, "one by one"] = lambda d=dataset: one_by_one(d, data, arguments.limit)
-        for workers in (0, 2):
+        for workers in (0,) if arguments.quick and name not in QUICK_WORKERS_OF else (0, 2):
             way = f"DataLoader, {workers} workers"
             passes[name, way] = lambda d=dataset, w=workers: epoch(loader(d, data, w), arguments.limit)
         passes[name, "first batch"] = lambda s=store, f=folder: epoch(loader(s.open(data, f), data, 0), 0.0)
         if store.module == "ptview":
             passes[name, "Loader"] = lambda d=dataset: epoch(ptview.Loader(d, BATCH, shuffle=True), arguments.limit)
     figures = in_turns(passes, arguments.rounds, failed)
-    pss = {name: memory_in_own_process(name, arguments) for name in opened}
+    pss = {} if arguments.quick else {name: memory_in_own_process(name, arguments) for name in opened}
     cold = {}
-    if not arguments.no_cold:
+    if not (arguments.quick or arguments.no_cold):
         ready = [(store, folder) for store, folder, dataset in opened.values() if hasattr(dataset, "__getitem__")]
         # Nothing may be mapped: pages in use are not dropped.
         passes.clear(), opened.clear()
         del dataset
         stores.close_lmdb()
         cold = {store.name: cold_one_by_one(store, folder, data, arguments) for store, folder in ready}
-    return stated | {"bytes": bytes_, "figures": figures, "cold": cold, "pss": pss, "prepared": prepared, "failed": failed}
+    return stated | {"bytes": bytes_, "figures": figures, "cold": cold, "pss": pss, "prepared": prepared, "failed": failed,
+                     "left_out": left_out}  # fmt: skip
 
 
 def merged(before: dict, after: dict, names: list[str]) -> dict:

@@ -34,6 +34,30 @@ def test_rivals_and_the_page_of_them(tmp_path: Path):
     assert (tmp_path / "docs" / "benchmarks" / "small.svg").stat().st_size > 1000
 
 
+def test_a_quick_page_says_what_it_leaves_out(tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="pip install -r benches/python/requirements.txt")
+    options = ["--tiny", "--quick", "--only", "small", "--rounds", 1, "--limit", 0.05, "--out", tmp_path / "bench"]
+    run(
+        BENCHES / "python" / "rivals.py",
+        *options,
+        "--stores",
+        "ptview; flat file, numpy.memmap",
+        data=tmp_path / "data",
+    )
+    measured = json.loads((tmp_path / "bench" / "rivals-small.json").read_text())
+    ways = {(figure["store"], figure["way"]) for figure in measured["figures"]}
+    assert ("ptview", "DataLoader, 2 workers") in ways and (
+        "flat file, numpy.memmap",
+        "DataLoader, 2 workers",
+    ) not in ways
+    assert (measured["pss"], measured["cold"]) == ({}, {})
+    run(BENCHES / "python" / "report.py", "--figures", tmp_path / "bench", "--out", tmp_path / "docs", data=tmp_path)
+    page = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "Made by `make bench-quick`" in page
+    for what in ("memory", "files that are not in memory", "workers, but of ptview and torch.load"):
+        assert f"- not measured in this run: {what}\n" in page
+
+
 def test_every_rival_that_is_installed_answers_as_torch_load_does(tmp_path: Path):
     """rivals.py compares answers before it measures; a rival that fails is named."""
     pytest.importorskip("litdata", reason="pip install -r benches/python/requirements.txt")

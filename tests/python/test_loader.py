@@ -481,6 +481,48 @@ class TestLoader:
             assert torch.equal(batch["image"], expected) and torch.equal(batch["image_mask"], mask)
             assert batch["image_lengths"].tolist() == [list(sample["image"].shape) for sample in images]
 
+    @pytest.mark.parametrize("framework", ["torch", "numpy"])
+    @pytest.mark.parametrize("to", [(4, 3), (8, 9), (None, 4), (3, None), (None, None)])
+    def test_images_padded_to_a_size(self, tmp_path, framework, to):
+        images = [sample["image"] for sample in Naive(folders.write(tmp_path, 11, folders.images))]
+        pad = ptview.pad(to, value=-1, lengths=True, mask=True)
+        data = ptview.Dataset(tmp_path, pad=pad, framework=framework)
+        for start, batch in zip((0, 6), ptview.Loader(data, 6), strict=True):
+            here = images[start : start + 6]
+            room = [size or max(image.shape[dim] for image in here) for dim, size in enumerate(to)]
+
+            def padded(image, value, room=room):
+                # Negative padding cuts.
+                height, width = (size - has for size, has in zip(room, image.shape, strict=False))
+                return torch.nn.functional.pad(image, (0, 0, 0, width, 0, height), value=value)
+
+            assert torch.equal(torch.as_tensor(batch["image"]), torch.stack([padded(image, -1) for image in here]))
+            own = torch.stack([padded(torch.ones_like(image), 0)[..., 0] > 0 for image in here])
+            assert torch.equal(torch.as_tensor(batch["image_mask"]), own)
+            kept = [[min(has, size) for has, size in zip(image.shape, [*room, 3], strict=True)] for image in here]
+            assert batch["image_lengths"].tolist() == kept
+        one = ptview.Dataset(tmp_path, pad=ptview.pad((8, 9)))[1]["image"]
+        assert one.shape == (8, 9, 3) and torch.equal(one[:5, :6], images[1]) and one.sum() == images[1].sum()
+
+    def test_sizes_that_are_refused(self, tmp_path):
+        folders.write(tmp_path, 6, folders.images)
+        for to, count in [((), 0), ((4,), 1), ((4, None, 3), 3)]:
+            with pytest.raises(ptview.Error, match=rf"`image` differ in 2 .*\[0, 1\]; padding gives {count} lengths"):
+                ptview.Dataset(tmp_path, pad=ptview.pad(to))
+        with pytest.raises(ptview.Error, match="5 lengths"):
+            ptview.pad((1, 2, 3, 4, 5))
+        for to in [(0, 1), (1.5, None), (True, 1), ("longest", 1), [1, 2], "shortest"]:
+            with pytest.raises(ValueError, match="longest"):
+                ptview.pad(to)
+        data = ptview.Dataset(tmp_path, pad=ptview.pad((8, 4), truncate=False))
+        assert data.collate(data.__getitems__([0, 2]))["image"].shape == (2, 8, 4, 3)
+        with pytest.raises(ptview.Error, match="sample 1: `image` has 6 steps along dimension 1, longer than 4"):
+            data.__getitems__([0, 1])
+        with pytest.raises(ptview.Error, match="sample 1: `image` has 5 steps, longer than 4"):
+            ptview.Dataset(tmp_path, pad=ptview.pad((4, 9), truncate=False))[1]
+        # A data set that was pickled has the same padding.
+        assert pickle.loads(pickle.dumps(data))[0]["image"].shape == (8, 4, 3)
+
     def test_a_transform(self, simple):
         data = ptview.Dataset(simple[0], transform=PerFile())
         batch = next(iter(ptview.Loader(data, 3)))
