@@ -76,6 +76,94 @@ fn a_second_run_parses_what_changed_and_gives_the_same_bytes_as_a_first_one() {
 }
 
 #[test]
+fn of_a_folder_that_is_as_it_was_the_index_is_the_same_and_not_written_again() {
+    let folder = folder_of(50);
+    let target = sidecar_path(folder.path());
+    let first = build(folder.path(), None);
+    // One that was kept elsewhere knows the way to the data; of an index inside the folder there is none.
+    let moved = first.index.with_root("../elsewhere").unwrap();
+    for earlier in [&first.index, &moved] {
+        let again = build(folder.path(), Some(earlier));
+        assert_eq!((again.parsed, again.unchanged, again.vanished), (0, 50, 0));
+        assert_eq!(again.index.as_bytes(), first.index.as_bytes());
+    }
+
+    pt_index::save(&first.index, &target).unwrap();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    set_modified(&target, long_ago);
+    #[cfg(unix)]
+    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&target).unwrap());
+    #[cfg(unix)]
+    let before = inode();
+    assert!(ptview(&["index", text(folder.path())]).status.success());
+    #[cfg(unix)]
+    assert_eq!(inode(), before);
+    // Files that came later than the index are told by its time.
+    assert!(fs::metadata(&target).unwrap().modified().unwrap() > long_ago);
+
+    // As long, with a byte that is another one.
+    let mut damaged = fs::read(&target).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(&target, &damaged).unwrap();
+    assert!(ptview(&["index", text(folder.path())]).status.success());
+    assert_eq!(fs::read(&target).unwrap(), first.index.as_bytes());
+}
+
+#[test]
+fn files_that_stay_come_and_go_are_joined_in_the_order_of_their_paths() {
+    let folder = folder_of(60);
+    let first = build(folder.path(), None).index;
+    // Before, between and behind all that stay, and some that cannot be indexed.
+    for name in ["-.pt", "0/0000.pt.old", "1/0004", "1/new.pt", "2/zz.pt", "~.pt"] {
+        write_sample(folder.path(), name, 7.0);
+    }
+    fs::write(folder.path().join("1/bad.pt"), "no tensors").unwrap();
+    fs::remove_file(folder.path().join("0/0003.pt")).unwrap();
+    fs::remove_dir_all(folder.path().join("2")).unwrap();
+    write_sample(folder.path(), "2/0002.pt", 8.0);
+    let again = build(folder.path(), Some(&first));
+    assert_eq!((again.unchanged, again.vanished), (39, 20));
+    assert_eq!(again.index.skipped().len(), 1);
+    assert_eq!(again.index.as_bytes(), build(folder.path(), None).index.as_bytes());
+    again.index.verify().unwrap();
+
+    // Nothing is left of what there was, and nothing is there.
+    let empty = tempfile::tempdir().unwrap();
+    let none = build(empty.path(), Some(&first));
+    assert_eq!((none.parsed, none.unchanged, none.vanished), (0, 0, 60));
+    assert_eq!(none.index.as_bytes(), build(empty.path(), None).index.as_bytes());
+}
+
+#[test]
+fn a_file_of_which_the_ends_are_read_is_indexed_as_one_that_is_read_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let values = vec![1.5; 2000];
+    // Directory and pickle in what is read first, and longer than that.
+    for (count, bytes) in
+        [(0, 0), (1, 2000), (1, 2500), (3, 2000), (12, 700), (40, 300), (200, 10), (1, 40_000)]
+    {
+        let tensor = |number: usize| {
+            let values = &values[..bytes.min(2000)];
+            let tensor = Tensor::new::<f32>(&[values.len() as u64], values).unwrap();
+            (format!("layer.{number}.weight"), tensor.into())
+        };
+        let mut parts: Vec<(String, Object<'_>)> = (0..count).map(tensor).collect();
+        parts.push(("y".into(), Object::from("label".repeat(count + bytes / 100))));
+        let path = folder.path().join(format!("{count}-{bytes}.pt"));
+        fs::write(path, write::to_vec(&Object::dict(parts)).unwrap()).unwrap();
+    }
+    let mut whole = pt_index::IndexBuilder::default();
+    let index = build(folder.path(), None).index;
+    for file in index.files() {
+        let bytes = fs::read(folder.path().join(file.path())).unwrap();
+        let checkpoint = pt_format::Checkpoint::parse(&bytes, &Default::default()).unwrap();
+        whole.add(&file.path(), file.stamp(), &checkpoint).unwrap();
+    }
+    assert_eq!(index.file_count(), 8);
+    assert_eq!(index.as_bytes(), whole.finish().unwrap().as_bytes());
+}
+
+#[test]
 fn the_number_of_threads_changes_nothing() {
     let folder = folder_of(500);
     let bytes = |jobs| {

@@ -4,20 +4,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use pt_format::{Checkpoint, Limits, Source};
+use pt_format::{Checkpoint, Container, Limits, Source, detect};
 use rayon::prelude::*;
 
 use crate::builder::IndexBuilder;
+use crate::earlier::{Earlier, Marked};
 use crate::error::{Error, Result};
 use crate::freshness::{Freshness, Policy, Stamp};
 use crate::index::{FileEntry, Index};
-use crate::record::{Record, SharedRecord};
-use crate::source::{FileSource, Folder};
-use crate::structure::Structure;
+use crate::record::{self, Record, SharedRecord};
+use crate::source::{Ends, FileSource, Folder, OpenFile};
 use crate::walk::{Found, Selection, data_files};
 
-/// Files up to this size are read in one go; of larger ones only directory and pickle are.
+/// Files up to this size are read in one go, unless they are in memory; of larger ones only directory and pickle are.
 const WHOLE_FILE_BYTES: u64 = 128 << 10;
+/// What is read at each end of an archive that is in memory: directory and pickle of one with some five tensors.
+const END_BYTES: usize = 1 << 10;
+/// The system begins to fetch what it is asked for in vain, but only that: the file then takes a second read from the disk.
+/// Others of its folder are mostly not in memory either.
+const WHOLE_AFTER_MISS: u32 = 64;
+/// Below this, copying all of a file costs less than asking for a second piece of it.
+const ENDS_FROM_BYTES: u64 = 8 << 10;
 /// What parsed files may hold in memory before their rows are joined, about.
 const BATCH_BYTES: usize = 64 << 20;
 const BATCH_FILES_MIN: usize = 64;
@@ -58,6 +65,13 @@ pub struct Progress {
     pub files_total: usize,
     /// Bytes of the files that are done.
     pub bytes: u64,
+}
+
+impl Progress {
+    fn add(&mut self, stamp: Stamp) {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(stamp.size);
+    }
 }
 
 /// An index, and what was done to build it.
@@ -110,7 +124,7 @@ pub fn build_source(path: &Path, source: &FileSource, limits: &Limits) -> Result
     let mut builder = IndexBuilder::default();
     let stamp = Stamp::of(source.metadata());
     let add = |checkpoint: &Checkpoint<'_>| builder.add("", stamp, checkpoint);
-    with_checkpoint(|| path.to_owned(), source, limits, &mut Vec::new(), add)??;
+    with_checkpoint(|| path.to_owned(), source.open_file(), limits, &mut Reading::of_one(), add)??;
     builder.finish()
 }
 
@@ -154,34 +168,41 @@ fn build(
 ) -> Result<Built> {
     let path = folder;
     let folder = Folder::open(path)?;
+    let none = IndexBuilder::default().finish()?;
+    let earlier = Earlier::new(earlier.unwrap_or(&none));
+    let is_unchanged = |file: &Found| {
+        let is_same = |known: FileEntry<'_>| folder.stamp(&file.path).ok() == Some(known.stamp());
+        file.problem.is_none() && earlier.meet(&file.path, is_same)
+    };
+    // Most of them are often as they were: they end here.
     let files = data_files(path, &options.selection, |files| {
-        if earlier.is_some() {
-            files.iter_mut().for_each(|file| file.stamp = folder.stamp(&file.path).ok());
-        }
+        files.retain(|file| !is_unchanged(file));
         if options.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
     })?;
-    let mut builder = IndexBuilder::default();
-    let mut known = earlier.map(Index::files_in_order);
-    let mut done = Progress { files_total: files.len(), ..Progress::default() };
-    let mut built = Built { index: IndexBuilder::default().finish()?, parsed: 0, unchanged: 0, vanished: 0 };
+    let (unchanged, vanished) = (earlier.unchanged_count(), earlier.missing_count());
+    let done = Progress { files_total: files.len() + unchanged, ..Progress::default() };
+    progress(done);
+    if files.is_empty()
+        && let Some(index) = earlier.whole()
+    {
+        progress(Progress { files: unchanged, bytes: index.data_bytes(), ..done });
+        return Ok(Built { index: index.with_root("")?, parsed: 0, unchanged, vanished });
+    }
+    let mut joined = Joined { builder: IndexBuilder::default(), known: earlier.unchanged(), parsed: 0, done };
     let failed = AtomicBool::new(false);
     let mut rest = &files[..];
     let mut batch_files = BATCH_FILES_MIN;
     while !rest.is_empty() {
-        progress(done);
         let (batch, after) = rest.split_at(batch_files.min(rest.len()));
         rest = after;
-        // Both are in path order: one is walked along the other.
-        let entries: Vec<_> =
-            batch.iter().map(|file| known.as_mut().and_then(|known| known.find(&file.path))).collect();
-        let outcomes: Vec<_> = (batch, entries)
-            .into_par_iter()
-            .map_init(Scratch::default, |scratch, (file, entry)| {
+        let outcomes: Vec<_> = batch
+            .par_iter()
+            .map_init(Scratch::default, |scratch, file| {
                 // What comes behind a failure that ends everything is not worth the time.
                 if failed.load(Ordering::Relaxed) || options.is_stopped() {
                     return Outcome::Passed;
                 }
-                let outcome = look_at(&folder, file, entry, &options.limits, scratch);
+                let outcome = look_at(&folder, file, &options.limits, scratch);
                 let is_failure = matches!(outcome, Outcome::Failed(..));
                 failed.fetch_or(options.fail_on_error && is_failure, Ordering::Relaxed);
                 outcome
@@ -192,42 +213,60 @@ fn build(
         }
         let mut record_bytes = 0;
         for (file, outcome) in batch.iter().zip(outcomes) {
-            let stamp = match outcome {
-                Outcome::Unchanged(entry) => {
-                    builder.adopt(&file.path, entry.stamp(), entry)?;
-                    built.unchanged += 1;
-                    entry.stamp()
-                }
-                Outcome::Parsed(record) => {
-                    let stamp = record.stamp;
-                    record_bytes += record.memory_bytes();
-                    builder.add_record(&file.path, record)?;
-                    built.parsed += 1;
-                    stamp
-                }
-                Outcome::Failed(_, reason) if options.fail_on_error => return Err(reason),
-                Outcome::Failed(stamp, reason) => {
-                    builder.skip(&file.path, stamp, &reason.without_path())?;
-                    stamp
-                }
-                Outcome::Passed => continue,
-            };
-            done.files += 1;
-            done.bytes = done.bytes.saturating_add(stamp.size);
+            joined.adopt_until(Some(&file.path))?;
+            record_bytes += joined.add(&file.path, outcome, options.fail_on_error)?;
         }
+        progress(joined.done);
         let each = (record_bytes / batch.len()).max(1);
         batch_files = (BATCH_BYTES / each).clamp(BATCH_FILES_MIN, BATCH_FILES_MAX);
     }
-    progress(done);
-    built.vanished = known.map_or(0, |known| known.passed_over());
-    built.index = builder.finish()?;
-    Ok(built)
+    joined.adopt_until(None)?;
+    progress(joined.done);
+    Ok(Built { index: joined.builder.finish()?, parsed: joined.parsed, unchanged, vanished })
+}
+
+/// Unchanged files and others, joined in the order of their paths.
+struct Joined<'e, 'i> {
+    builder: IndexBuilder,
+    known: Marked<'e, 'i>,
+    parsed: usize,
+    done: Progress,
+}
+
+impl Joined<'_, '_> {
+    /// Takes over the unchanged files up to a path; `None`: all that are left.
+    fn adopt_until(&mut self, last: Option<&str>) -> Result<()> {
+        while let Some((path, file)) = self.known.next_until(last) {
+            let stamp = file.stamp();
+            self.builder.adopt(path, stamp, file)?;
+            self.done.add(stamp);
+        }
+        Ok(())
+    }
+
+    /// Puts a file in. Returns how much memory it took until now.
+    fn add(&mut self, path: &str, outcome: Outcome, fail_on_error: bool) -> Result<usize> {
+        let (stamp, bytes) = match outcome {
+            Outcome::Parsed(record) => {
+                let (stamp, bytes) = (record.stamp, record.memory_bytes());
+                self.builder.add_record(path, record)?;
+                self.parsed += 1;
+                (stamp, bytes)
+            }
+            Outcome::Failed(_, reason) if fail_on_error => return Err(reason),
+            Outcome::Failed(stamp, reason) => {
+                self.builder.skip(path, stamp, &reason.without_path())?;
+                (stamp, 0)
+            }
+            Outcome::Passed => return Ok(0),
+        };
+        self.done.add(stamp);
+        Ok(bytes)
+    }
 }
 
 /// What became of a file.
-enum Outcome<'i> {
-    /// The earlier index speaks of it.
-    Unchanged(FileEntry<'i>),
+enum Outcome {
     Parsed(SharedRecord),
     Failed(Stamp, Error),
     /// Not looked at.
@@ -237,51 +276,61 @@ enum Outcome<'i> {
 /// What a thread keeps from file to file.
 #[derive(Default)]
 struct Scratch {
-    buffer: Vec<u8>,
-    /// Structure of the file before.
-    before: Option<Arc<Structure>>,
+    reading: Reading,
+    record: record::Scratch,
 }
 
-fn look_at<'i>(
-    folder: &Folder,
-    file: &Found,
-    entry: Option<FileEntry<'i>>,
-    limits: &Limits,
-    scratch: &mut Scratch,
-) -> Outcome<'i> {
+/// How files are read, one after the other.
+#[derive(Default)]
+pub(crate) struct Reading {
+    buffer: Vec<u8>,
+    /// So many files are read whole before one is asked again whether it is in memory.
+    whole: u32,
+}
+
+impl Reading {
+    /// Reads single files.
+    pub(crate) fn of_one() -> Self {
+        Self { whole: u32::MAX, ..Self::default() }
+    }
+}
+
+fn look_at(folder: &Folder, file: &Found, limits: &Limits, scratch: &mut Scratch) -> Outcome {
     if let Some(problem) = &file.problem {
         return Outcome::Failed(Stamp::default(), problem.to_error(folder.join(&file.path)));
     }
-    if let Some(entry) = entry
-        && file.stamp == Some(entry.stamp())
-    {
-        return Outcome::Unchanged(entry);
-    }
     let mut stamp = Stamp::default();
-    let record = folder.source(&file.path).and_then(|source| {
-        stamp = Stamp::of(source.metadata());
-        let record = |checkpoint: &Checkpoint<'_>| Record::new(stamp, checkpoint);
-        with_checkpoint(|| folder.join(&file.path), &source, limits, &mut scratch.buffer, record)?
+    let record = folder.open_file(&file.path).and_then(|(source, found)| {
+        stamp = found;
+        let record = |checkpoint: &Checkpoint<'_>| Record::new(stamp, checkpoint, &mut scratch.record);
+        with_checkpoint(|| folder.join(&file.path), &source, limits, &mut scratch.reading, record)?
     });
     match record {
-        Ok(record) => Outcome::Parsed(record.shared(&mut scratch.before)),
+        Ok(record) => Outcome::Parsed(record.shared(&mut scratch.record)),
         Err(error) => Outcome::Failed(stamp, error),
     }
 }
 
-/// Parses a file: a small one is read whole, into `buffer`, of a large one the directory and the pickle. `path` is for
-/// messages.
+/// Parses a file: a small one is read whole, of a large one, and of one that is in memory, the directory and the pickle.
+/// `path` is for messages.
 pub(crate) fn with_checkpoint<T>(
     path: impl Fn() -> PathBuf,
-    source: &FileSource,
+    source: &OpenFile,
     limits: &Limits,
-    buffer: &mut Vec<u8>,
+    reading: &mut Reading,
     then: impl FnOnce(&Checkpoint<'_>) -> T,
 ) -> Result<T> {
     let failed = |source| Error::File { path: path(), source };
     if source.len() > WHOLE_FILE_BYTES {
         return Ok(then(&Checkpoint::parse(source, limits).map_err(failed)?));
     }
+    // From a disk, all of it comes as fast as parts do. In memory most of it would be copied for nothing.
+    if source.len() >= ENDS_FROM_BYTES
+        && let Some(ends) = read_ends(source, reading)
+    {
+        return Ok(then(&Checkpoint::parse(&ends, limits).map_err(failed)?));
+    }
+    let buffer = &mut reading.buffer;
     // Kept from file to file: neither taken anew nor filled with zeros each time.
     let length = source.len() as usize;
     if buffer.len() < length {
@@ -290,6 +339,25 @@ pub(crate) fn with_checkpoint<T>(
     let bytes = &mut buffer[..length];
     source.read_exact_at(bytes, 0).map_err(|error| Error::io(&path(), "read")(error))?;
     Ok(then(&Checkpoint::parse(&*bytes, limits).map_err(failed)?))
+}
+
+/// Reads both ends of an archive; `None` for one that is not in memory, and for other files.
+fn read_ends<'a>(file: &'a OpenFile, reading: &'a mut Reading) -> Option<Ends<'a>> {
+    let Reading { buffer, whole } = reading;
+    if let Some(left) = whole.checked_sub(1) {
+        *whole = left;
+        return None;
+    }
+    if buffer.len() < 2 * END_BYTES {
+        buffer.resize(2 * END_BYTES, 0);
+    }
+    let (first, last) = buffer[..2 * END_BYTES].split_at_mut(END_BYTES);
+    if !file.read_cached_at(first, 0) || !file.read_cached_at(last, file.len() - END_BYTES as u64) {
+        *whole = WHOLE_AFTER_MISS;
+        return None;
+    }
+    let is_archive = detect(&*first).is_ok_and(|container| container == Container::Zip);
+    is_archive.then_some(Ends { file, first, last })
 }
 
 /// Compares every file of an index with what is there, in parallel.

@@ -12,7 +12,7 @@ use crate::freshness::Stamp;
 use crate::index::{FileEntry, Index, Leaf};
 use crate::layout::*;
 use crate::paths::PathWriter;
-use crate::record::{Cell, Record, SharedRecord};
+use crate::record::{Cell, Record, Scratch, SharedRecord};
 use crate::schema::{Layout, Schema};
 use crate::sections::Sections;
 use crate::strings::{Strings, number};
@@ -55,7 +55,8 @@ impl IndexBuilder {
     /// [`Error::PathOrder`] for a path that does not come behind the one before, [`Error::TooMany`] when the format cannot number
     /// that many rows. The builder is then of no more use.
     pub fn add(&mut self, path: &str, stamp: Stamp, checkpoint: &Checkpoint<'_>) -> Result<()> {
-        self.add_record(path, Record::new(stamp, checkpoint)?.shared(&mut None))
+        let scratch = &mut Scratch::default();
+        self.add_record(path, Record::new(stamp, checkpoint, scratch)?.shared(scratch))
     }
 
     /// Adds a file that was taken down already.

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::freshness::{Stamp, fingerprint_of_ends};
 use crate::index::Index;
 use crate::layout::*;
-use crate::record::{Cell, Record, leaf_of};
+use crate::record::{Cell, Record, Scratch, leaf_of};
 use crate::source::FileSource;
 use crate::strings::number;
 use crate::structure::Structure;
@@ -68,7 +68,7 @@ pub fn build_distributed(folder: &Path, limits: &Limits) -> Result<Index> {
     for entry in plan.entries.iter().filter(|entry| is_chunked(entry)) {
         wholes.add_whole(entry)?;
     }
-    builder.add_record(METADATA, wholes.finish()?.shared(&mut None))?;
+    builder.add_record(METADATA, wholes.finish()?.shared(&mut Scratch::default()))?;
     for (file, mut items) in items {
         items.sort_by_key(|item| item.offset);
         let path = folder.join(file);
@@ -77,7 +77,7 @@ pub fn build_distributed(folder: &Path, limits: &Limits) -> Result<Index> {
         for item in items {
             rows.add(item, entries.get(&*item.fqn).copied(), &source, limits)?;
         }
-        builder.add_record(file, rows.finish()?.shared(&mut None))?;
+        builder.add_record(file, rows.finish()?.shared(&mut Scratch::default()))?;
     }
     builder.finish()
 }

@@ -261,7 +261,7 @@ pub(crate) struct VaryingRow {
 }
 
 /// A part of the saved object: containers come before their content.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct NodeRow {
     /// Integer or string, see `key_kind`.
@@ -324,7 +324,7 @@ pub(crate) mod column {
 }
 
 /// Scale and zero point, or the axis of the parts that hold them.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct QuantizerRow {
     /// f64 bits; 0 for per-channel quantizers.

@@ -22,6 +22,7 @@ mod check;
 mod chunks;
 mod column;
 mod distributed;
+mod earlier;
 mod error;
 mod freshness;
 mod index;

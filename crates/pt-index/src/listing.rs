@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use hashbrown::HashSet;
 
+use crate::earlier::Earlier;
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::walk::{Selection, data_files};
@@ -49,34 +50,29 @@ impl Listing {
     /// # Errors
     /// [`Error::Io`] when the folder cannot be read.
     pub fn compare(folder: &Path, index: &Index, kept: &Path) -> Result<Self> {
-        let files = data_files(folder, &Selection::default(), |_| Ok(()))?;
+        let known = Earlier::new(index);
+        let others = data_files(folder, &Selection::default(), |files| {
+            files.retain(|file| !known.meet(&file.path, |_| true));
+            Ok(())
+        })?;
         let indexed = kept.metadata().map_err(Error::io(kept, "stat"))?;
         let mut listing = Self::default();
-        let mut known = index.files_in_order();
-        let mut others = Vec::new();
-        for file in &files {
-            if known.find(&file.path).is_none() {
-                others.push(&*file.path);
-            }
-        }
         if !others.is_empty() {
             let skipped: HashSet<&str> = index.skipped().map(|file| file.path).collect();
-            for path in others.into_iter().filter(|path| !skipped.contains(path)) {
+            for file in others.iter().filter(|file| !skipped.contains(&*file.path)) {
                 // One that is gone meanwhile was neither.
-                let Ok(metadata) = folder.join(path).metadata() else { continue };
+                let Ok(metadata) = folder.join(&file.path).metadata() else { continue };
                 match changed(&metadata) > changed(&indexed) {
                     true => listing.added += 1,
                     false => listing.chosen += 1,
                 }
             }
         }
-        if known.passed_over() > 0 {
-            let listed: HashSet<&str> = files.iter().map(|file| &*file.path).collect();
-            for file in index.files().map(|file| file.path()).filter(|path| !listed.contains(&**path)) {
-                match folder.join(&*file).exists() {
-                    true => listing.chosen += 1,
-                    false => listing.vanished += 1,
-                }
+        let mut missing = known.missing();
+        while let Some((path, _)) = missing.next_until(None) {
+            match folder.join(path).exists() {
+                true => listing.chosen += 1,
+                false => listing.vanished += 1,
             }
         }
         Ok(listing)

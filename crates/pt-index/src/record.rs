@@ -39,6 +39,19 @@ pub(crate) struct SharedRecord {
     pub(crate) text: String,
 }
 
+/// What is kept from file to file while many are taken down.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// Structure of the file before.
+    before: Option<Arc<Structure>>,
+    /// One that was the same as that of the file before it: its memory is for the next.
+    spare: Structure,
+    /// The containers around a part: their node, and how long the dotted name is up to them.
+    around: Vec<(usize, usize)>,
+    /// The dotted name of a part.
+    name: String,
+}
+
 /// A plain scalar: kind, and 64 bits of it. Of a string in a [`Record`], where it starts and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Cell {
@@ -71,13 +84,15 @@ impl Cell {
 
 impl Record {
     /// Takes down a parsed file.
-    pub(crate) fn new(stamp: Stamp, checkpoint: &Checkpoint<'_>) -> Result<Self> {
+    pub(crate) fn new(stamp: Stamp, checkpoint: &Checkpoint<'_>, scratch: &mut Scratch) -> Result<Self> {
         let fingerprint = checkpoint.fingerprint();
         let flags = match checkpoint.byte_order() {
             ByteOrder::Big => FILE_BIG_ENDIAN,
             ByteOrder::Little => 0,
         };
-        let mut structure = Structure { flags, ..Structure::default() };
+        let mut structure = std::mem::take(&mut scratch.spare);
+        structure.clear();
+        structure.flags = flags;
         if fingerprint.covers_content {
             structure.flags |= FILE_COVERS_CONTENT;
         }
@@ -97,32 +112,35 @@ impl Record {
             cells: Vec::new(),
             text: String::new(),
         };
-        record.add_nodes(checkpoint)?;
+        record.add_nodes(checkpoint, scratch)?;
         Ok(record)
     }
 
-    /// Keeps the structure only if it is not the one met `before`, which it then becomes.
-    pub(crate) fn shared(self, before: &mut Option<Arc<Structure>>) -> SharedRecord {
+    /// Keeps the structure only if it is not that of the file before.
+    pub(crate) fn shared(self, scratch: &mut Scratch) -> SharedRecord {
         let Self { stamp, fingerprint, structure, cells, text } = self;
-        let numbers = structure.numbers().collect();
-        let structure = match before {
-            Some(before) if before.same(&structure) => Arc::clone(before),
-            _ => Arc::clone(before.insert(Arc::new(structure))),
+        let mut numbers = Vec::with_capacity(structure.numbers_count());
+        numbers.extend(structure.numbers());
+        let structure = match &scratch.before {
+            Some(before) if before.same(&structure) => {
+                scratch.spare = structure;
+                Arc::clone(before)
+            }
+            _ => Arc::clone(scratch.before.insert(Arc::new(structure))),
         };
         SharedRecord { stamp, fingerprint, structure, numbers, cells, text }
     }
 
     /// Takes down the parts of the saved object. Scalars become columns.
-    fn add_nodes(&mut self, checkpoint: &Checkpoint<'_>) -> Result<()> {
-        // The containers around a part: their node, and how long the dotted name is up to them.
-        let mut around: Vec<(usize, usize)> = Vec::new();
-        let mut name = String::new();
+    fn add_nodes(&mut self, checkpoint: &Checkpoint<'_>, scratch: &mut Scratch) -> Result<()> {
+        let Scratch { around, name, .. } = scratch;
+        around.clear();
         let mut text_bytes = 0;
         for part in checkpoint.structure() {
             let row = self.structure.nodes.len();
-            self.structure.close(&mut around, part.depth, row);
+            self.structure.close(around, part.depth, row);
             name.truncate(around.last().map_or(0, |&(_, length)| length));
-            write_component(&part, &mut name);
+            write_component(&part, name);
             let (key_kind, key) = self.structure.key(&part)?;
             let (kind, target) = match (part.kind, leaf_of(part.value)) {
                 (PartKind::Dict, _) => (node::DICT, NONE),
@@ -133,7 +151,7 @@ impl Record {
                 (PartKind::Same(same), _) => (node::SAME, number(same)?),
                 (PartKind::Leaf, Some(leaf)) => {
                     self.cells.push(Cell::new(leaf, &mut self.text));
-                    self.structure.columns.push(self.structure.strings.intern(&name)?);
+                    self.structure.columns.push(self.structure.strings.intern(name)?);
                     (node::LEAF, number(self.structure.columns.len() - 1)?)
                 }
                 _ => {
@@ -152,7 +170,7 @@ impl Record {
             self.structure.nodes.push(NodeRow { key, end: number(row + 1)?, target, kind, key_kind });
         }
         let rows = self.structure.nodes.len();
-        self.structure.close(&mut around, 0, rows);
+        self.structure.close(around, 0, rows);
         if self.structure.collapse() {
             self.structure.renumber_strings()?;
         }

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tempfile::{NamedTempFile, TempPath};
 
@@ -99,12 +99,46 @@ fn way(data: &Path, target: &Path) -> String {
     parts.join("/")
 }
 
-/// Writes an index to a file.
+/// Writes an index to a file. One that holds the same bytes already gets the time of now, and is not written again.
 ///
 /// # Errors
 /// [`Error::Io`]; whatever stood at `path` before is then still there.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("index.ptidx");
+/// let index = pt_index::IndexBuilder::default().finish()?;
+/// pt_index::save(&index, &path)?;
+/// pt_index::save(&index, &path)?;
+/// assert_eq!(std::fs::read(&path)?, index.as_bytes());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn save(index: &Index, path: &Path) -> Result<()> {
+    // Which files are newer than the index is judged by its time.
+    let stamp_anew = || File::options().write(true).open(path)?.set_modified(SystemTime::now());
+    if holds(path, index.as_bytes()).unwrap_or(false) && stamp_anew().is_ok() {
+        return Ok(());
+    }
     write_atomic(path, |file| file.write_all(index.as_bytes()))
+}
+
+/// Returns whether a regular file holds these bytes and no others.
+fn holds(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    const PIECE_BYTES: usize = 1 << 20;
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_file() || found.len() != bytes.len() as u64 {
+        return Ok(false);
+    }
+    let mut file = File::open(path)?;
+    let mut piece = vec![0; PIECE_BYTES.min(bytes.len())];
+    for bytes in bytes.chunks(PIECE_BYTES) {
+        let piece = &mut piece[..bytes.len()];
+        file.read_exact(piece)?;
+        if piece != bytes {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Reads an index from a file into memory. `pt-view` maps it instead.

@@ -27,7 +27,7 @@ use crate::freshness::Stamp;
 /// ```
 #[derive(Debug)]
 pub struct FileSource {
-    file: File,
+    open: OpenFile,
     metadata: Metadata,
 }
 
@@ -45,9 +45,13 @@ impl FileSource {
     fn of(file: File, path: impl Fn() -> PathBuf) -> Result<Self> {
         let metadata = file.metadata().map_err(|error| Error::io(&path(), "stat")(error))?;
         if metadata.is_dir() {
-            return Err(Error::io(&path(), "read")(io::ErrorKind::IsADirectory.into()));
+            return Err(is_directory(&path()));
         }
-        Ok(Self { file, metadata })
+        Ok(Self { open: OpenFile { file, length: metadata.len() }, metadata })
+    }
+
+    pub(crate) fn open_file(&self) -> &OpenFile {
+        &self.open
     }
 
     /// Returns size, times and so on, as they were when the file was opened.
@@ -57,7 +61,7 @@ impl FileSource {
 
     /// Returns the file itself.
     pub fn file(&self) -> &File {
-        &self.file
+        &self.open.file
     }
 
     /// Reads exactly as many bytes as `buffer` holds.
@@ -65,7 +69,7 @@ impl FileSource {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when the file ends earlier.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        read_exact_at(&self.file, buffer, offset)
+        self.open.read_exact_at(buffer, offset)
     }
 
     /// Reads a run of the file into several buffers, one after the other, as many bytes as they hold: in one call of the
@@ -96,7 +100,7 @@ impl FileSource {
             // Empty buffers in front would make reading nothing look like the end of the file.
             IoSliceMut::advance_slices(&mut buffers, 0);
             while !buffers.is_empty() {
-                match rustix::io::preadv(&self.file, buffers, offset) {
+                match rustix::io::preadv(self.file(), buffers, offset) {
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(count) => {
                         IoSliceMut::advance_slices(&mut buffers, count);
@@ -143,13 +147,13 @@ impl FileSource {
         {
             use rustix::io::{Errno, ReadWriteFlags, preadv2};
             let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-            match preadv2(&self.file, buffers, offset, ReadWriteFlags::NOWAIT) {
+            match preadv2(self.file(), buffers, offset, ReadWriteFlags::NOWAIT) {
                 Ok(count) if count == bytes => return Ok(true),
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) | Err(Errno::AGAIN) => {
                     let length = std::num::NonZeroU64::new(bytes as u64);
                     // Advice: without it, the next read only takes longer.
-                    let _ = rustix::fs::fadvise(&self.file, offset, length, rustix::fs::Advice::WillNeed);
+                    let _ = rustix::fs::fadvise(self.file(), offset, length, rustix::fs::Advice::WillNeed);
                     return Ok(false);
                 }
                 Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::INTR) => {}
@@ -157,6 +161,83 @@ impl FileSource {
             }
         }
         self.read_exact_vectored_at(buffers, offset).map(|()| true)
+    }
+}
+
+/// An open file of which no more is known than its length.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    file: File,
+    length: u64,
+}
+
+impl OpenFile {
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        read_exact_at(&self.file, buffer, offset)
+    }
+
+    /// Reads exactly as many bytes as `buffer` holds if they are in memory; false where they are not, or nobody can tell.
+    pub(crate) fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::io::{ReadWriteFlags, preadv2};
+            let length = buffer.len();
+            let buffers = &mut [IoSliceMut::new(buffer)];
+            preadv2(&self.file, buffers, offset, ReadWriteFlags::NOWAIT) == Ok(length)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (buffer, offset);
+            false
+        }
+    }
+}
+
+impl Source for OpenFile {
+    fn len(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        // Lengths come from the file's own fields; those beyond its end allocate nothing.
+        if offset.checked_add(length as u64).is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut buffer = vec![0; length];
+        self.read_exact_at(&mut buffer, offset)?;
+        Ok(Cow::Owned(buffer))
+    }
+}
+
+impl Source for FileSource {
+    fn len(&self) -> u64 {
+        self.open.len()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        self.open.read_at(offset, length)
+    }
+}
+
+/// A file of which both ends have been read already.
+pub(crate) struct Ends<'a> {
+    pub(crate) file: &'a OpenFile,
+    pub(crate) first: &'a [u8],
+    pub(crate) last: &'a [u8],
+}
+
+impl Source for Ends<'_> {
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
+        let last_start = self.len() - self.last.len() as u64;
+        let read = match offset.checked_sub(last_start) {
+            Some(offset) => self.last.read_at(offset, length),
+            None => self.first.read_at(offset, length),
+        };
+        read.or_else(|_| self.file.read_at(offset, length))
     }
 }
 
@@ -205,10 +286,7 @@ impl Folder {
     pub(crate) fn stamp(&self, relative: &str) -> io::Result<Stamp> {
         #[cfg(unix)]
         {
-            let stat = rustix::fs::statat(&self.folder, relative, rustix::fs::AtFlags::empty())?;
-            let seconds = (stat.st_mtime as i64).saturating_mul(1_000_000_000);
-            let modified_ns = seconds.saturating_add(stat.st_mtime_nsec as i64);
-            Ok(Stamp { size: stat.st_size as u64, modified_ns })
+            Ok(stamp_of(&rustix::fs::statat(&self.folder, relative, rustix::fs::AtFlags::empty())?))
         }
         #[cfg(not(unix))]
         std::fs::metadata(self.join(relative)).map(|metadata| Stamp::of(&metadata))
@@ -221,31 +299,51 @@ impl Folder {
     pub fn source(&self, relative: &str) -> Result<FileSource> {
         #[cfg(unix)]
         {
-            use rustix::fs::{Mode, OFlags};
-            let file =
-                rustix::fs::openat(&self.folder, relative, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-            let file = file.map_err(|error| Error::io(&self.join(relative), "open")(error.into()))?;
-            FileSource::of(file.into(), || self.join(relative))
+            FileSource::of(self.open_at(relative)?.into(), || self.join(relative))
         }
         #[cfg(not(unix))]
         FileSource::open(&self.join(relative))
     }
+
+    /// Opens a file for reading, and asks for its size and time alone.
+    pub(crate) fn open_file(&self, relative: &str) -> Result<(OpenFile, Stamp)> {
+        #[cfg(unix)]
+        {
+            use rustix::fs::{FileType, fstat};
+            let file = self.open_at(relative)?;
+            let stat = fstat(&file).map_err(|error| Error::io(&self.join(relative), "stat")(error.into()))?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                return Err(is_directory(&self.join(relative)));
+            }
+            let stamp = stamp_of(&stat);
+            Ok((OpenFile { file: file.into(), length: stamp.size }, stamp))
+        }
+        #[cfg(not(unix))]
+        {
+            let FileSource { open, metadata } = FileSource::open(&self.join(relative))?;
+            Ok((open, Stamp::of(&metadata)))
+        }
+    }
+
+    #[cfg(unix)]
+    fn open_at(&self, relative: &str) -> Result<rustix::fd::OwnedFd> {
+        use rustix::fs::{Mode, OFlags};
+        rustix::fs::openat(&self.folder, relative, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| Error::io(&self.join(relative), "open")(error.into()))
+    }
 }
 
-impl Source for FileSource {
-    fn len(&self) -> u64 {
-        self.metadata.len()
-    }
+fn is_directory(path: &Path) -> Error {
+    Error::io(path, "read")(io::ErrorKind::IsADirectory.into())
+}
 
-    fn read_at(&self, offset: u64, length: usize) -> io::Result<Cow<'_, [u8]>> {
-        // Lengths come from the file's own fields; those beyond its end allocate nothing.
-        if offset.checked_add(length as u64).is_none_or(|end| end > self.len()) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut buffer = vec![0; length];
-        self.read_exact_at(&mut buffer, offset)?;
-        Ok(Cow::Owned(buffer))
-    }
+// Not every system has the same types here.
+#[cfg(unix)]
+#[allow(clippy::unnecessary_cast)]
+fn stamp_of(stat: &rustix::fs::Stat) -> Stamp {
+    let seconds = (stat.st_mtime as i64).saturating_mul(1_000_000_000);
+    let modified_ns = seconds.saturating_add(stat.st_mtime_nsec as i64);
+    Stamp { size: stat.st_size as u64, modified_ns }
 }
 
 #[cfg(unix)]

@@ -66,6 +66,12 @@ impl Strings {
         self.table.reserve(count, |&id| self.hasher.hash_one(slice(&self.ends, &self.bytes, id)));
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.ends.clear();
+        self.bytes.clear();
+        self.table.clear();
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
-use bytemuck::{Pod, Zeroable, bytes_of, cast_slice};
+use bytemuck::{bytes_of, cast_slice};
 use hashbrown::DefaultHashBuilder;
 use pt_format::{Layout, Part, PartKind, Quantizer, Storage, Tensor};
 
@@ -28,6 +28,20 @@ pub(crate) struct Structure {
 }
 
 impl Structure {
+    /// Leaves nothing but the memory for it.
+    pub(crate) fn clear(&mut self) {
+        let Self { flags, strings, tensors, dims, storages, quantizers, path_parts, nodes, columns } = self;
+        *flags = 0;
+        strings.clear();
+        tensors.clear();
+        dims.clear();
+        storages.clear();
+        quantizers.clear();
+        path_parts.clear();
+        nodes.clear();
+        columns.clear();
+    }
+
     pub(crate) fn add_tensor(&mut self, tensor: Tensor<'_>) -> Result<()> {
         // The rank is a byte; `Limits::rank` would have to be raised for more.
         let shape = tensor.shape().filter(|shape| shape.len() < usize::from(NO_RANK));
@@ -313,6 +327,12 @@ impl Structure {
         storages.chain(tensors)
     }
 
+    /// Returns how many numbers there are.
+    pub(crate) fn numbers_count(&self) -> usize {
+        let dims: usize = self.tensors.iter().map(TensorRow::dims_count).sum();
+        self.storages.len() * StorageRow::NUMBERS as usize + self.tensors.len() + dims
+    }
+
     /// Returns about how many bytes of memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
@@ -353,36 +373,31 @@ impl Structure {
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.flags == other.flags
             && self.strings.same(&other.strings)
-            && same_rows(&self.tensors, &other.tensors, TensorRow::fixed)
-            && same_rows(&self.storages, &other.storages, StorageRow::fixed)
-            && cast_slice::<_, u8>(&self.quantizers) == cast_slice::<_, u8>(&other.quantizers)
+            && same_rows(&self.tensors, &other.tensors, TensorRow::is_like)
+            && same_rows(&self.storages, &other.storages, StorageRow::is_like)
+            && self.quantizers == other.quantizers
             && self.path_parts == other.path_parts
-            && cast_slice::<_, u8>(&self.nodes) == cast_slice::<_, u8>(&other.nodes)
+            && self.nodes == other.nodes
             && self.columns == other.columns
     }
 }
 
-fn same_rows<T: Pod>(a: &[T], b: &[T], fixed: impl Fn(&T) -> T) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| bytes_of(&fixed(a)) == bytes_of(&fixed(b)))
+fn same_rows<T>(a: &[T], b: &[T], is_like: impl Fn(&T, &T) -> bool) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_like(a, b))
 }
 
 impl TensorRow {
-    /// The row without its numbers.
-    fn fixed(&self) -> Self {
-        Self { storage_offset: 0, ..*self }
+    /// Returns whether everything but the numbers is the same.
+    fn is_like(&self, other: &Self) -> bool {
+        // The storage offset comes first. As bytes: a copy without it would have to be written before it could be compared.
+        bytes_of(self)[size_of::<u64>()..] == bytes_of(other)[size_of::<u64>()..]
     }
 }
 
 impl StorageRow {
-    /// The row without its numbers; what is not there stays not there.
-    fn fixed(&self) -> Self {
-        let presence = |offset| if offset == NO_OFFSET { NO_OFFSET } else { 0 };
-        Self {
-            data_offset: presence(self.data_offset),
-            header_offset: presence(self.header_offset),
-            method: self.method,
-            fault: self.fault,
-            ..Self::zeroed()
-        }
+    /// Returns whether everything but the numbers is the same; what is not there is not there in both.
+    fn is_like(&self, other: &Self) -> bool {
+        let is_missing = |row: &Self| (row.data_offset == NO_OFFSET, row.header_offset == NO_OFFSET);
+        is_missing(self) == is_missing(other) && (self.method, self.fault) == (other.method, other.fault)
     }
 }

@@ -1,16 +1,14 @@
 //! The files of a folder that are looked at.
 
 use std::cmp::Ordering;
-use std::ffi::OsStr;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, is_separator};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rayon::prelude::*;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::error::{Error, Result};
-use crate::freshness::Stamp;
 use crate::save::SIDECAR_EXTENSION;
 
 /// Files that a thread finds before another may go on finding.
@@ -38,8 +36,6 @@ pub struct Selection {
 pub(crate) struct Found {
     /// Relative to the folder, `/` between parts.
     pub(crate) path: String,
-    /// Its size and time, where they were asked for and could be had.
-    pub(crate) stamp: Option<Stamp>,
     pub(crate) problem: Option<Problem>,
 }
 
@@ -56,15 +52,15 @@ impl Problem {
     }
 }
 
-/// Returns all data files below a folder, sorted by path. `look_at` is called with many of them at a time, while others
-/// are still being found, on any thread of the pool.
+/// Returns the data files below a folder, sorted by path. `look_at` is called with many of them at a time, while others are
+/// still being found, on any thread of the pool; those that it takes out are not returned.
 ///
 /// # Errors
 /// [`Error::Io`] when the folder itself cannot be read, [`Error::Pattern`] for a malformed glob; what `look_at` returns.
 pub(crate) fn data_files(
     folder: &Path,
     selection: &Selection,
-    look_at: impl Fn(&mut [Found]) -> Result<()> + Sync,
+    look_at: impl Fn(&mut Vec<Found>) -> Result<()> + Sync,
 ) -> Result<Vec<Found>> {
     let mut walk = walk(folder, selection)?;
     let mut next = || walk.by_ref().take(AT_A_TIME).collect::<Result<Vec<_>>>();
@@ -72,9 +68,9 @@ pub(crate) fn data_files(
         std::iter::from_fn(|| Some(next()).filter(|some| !matches!(some, Ok(some) if some.is_empty())));
     let looked_at = some.par_bridge().map(|some| {
         let mut some = some?;
+        look_at(&mut some)?;
         // Runs in order that are still in the processor's cache leave less to the sort of all.
         some.sort_unstable_by(in_order);
-        look_at(&mut some)?;
         Ok(some)
     });
     let mut files = looked_at.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>();
@@ -101,7 +97,7 @@ fn walk<'f>(
         .into_iter()
         .filter_entry(move |entry| {
             let is_excluded = || !exclude.is_empty() && exclude.is_match(relative(entry.path()));
-            entry.depth() == 0 || !is_hidden(entry.file_name()) && !is_excluded()
+            entry.depth() == 0 || !name_of(entry).starts_with(b".") && !is_excluded()
         });
     Ok(walk.filter_map(move |entry| match entry {
         Ok(entry) => found(&entry, folder_bytes, &include).map(Ok),
@@ -110,14 +106,14 @@ fn walk<'f>(
         }
         Err(error) => {
             let path = error.path().map_or_else(String::new, |path| path_text(&relative(path)));
-            Some(Ok(Found { path, stamp: None, problem: Some(Problem(error.into())) }))
+            Some(Ok(Found { path, problem: Some(Problem(error.into())) }))
         }
     }))
 }
 
 /// `folder_bytes` is how long the path of the folder is, as the walk was told it.
 fn found(entry: &DirEntry, folder_bytes: usize, include: &GlobSet) -> Option<Found> {
-    if !entry.file_type().is_file() || entry.path().extension().is_some_and(|e| e == SIDECAR_EXTENSION) {
+    if !entry.file_type().is_file() || is_index(name_of(entry)) {
         return None;
     }
     let path = match entry.path().to_str() {
@@ -130,7 +126,7 @@ fn found(entry: &DirEntry, folder_bytes: usize, include: &GlobSet) -> Option<Fou
     }
     let unreadable = || Problem(io::Error::new(io::ErrorKind::InvalidInput, "its name is not valid Unicode"));
     let problem = entry.path().to_str().is_none().then(unreadable);
-    Some(Found { path, stamp: None, problem })
+    Some(Found { path, problem })
 }
 
 /// Returns how many components of an entry's path belong to the folder that is walked.
@@ -150,8 +146,16 @@ fn path_text(path: &Path) -> String {
     text
 }
 
-fn is_hidden(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".")
+/// Returns the name of an entry: of each file, without the toil of taking its path apart.
+fn name_of(entry: &DirEntry) -> &[u8] {
+    let path = entry.path().as_os_str().as_encoded_bytes();
+    let folder = path.iter().rposition(|&byte| byte.is_ascii() && is_separator(byte.into()));
+    &path[folder.map_or(0, |separator| separator + 1)..]
+}
+
+/// Returns whether a file that is not hidden is an index.
+fn is_index(name: &[u8]) -> bool {
+    name.strip_suffix(SIDECAR_EXTENSION.as_bytes()).is_some_and(|stem| stem.ends_with(b"."))
 }
 
 fn globs(patterns: &[String]) -> Result<GlobSet> {

@@ -12,6 +12,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::checkpoint::ByteOrder;
 use crate::container::inner::InnerRecords;
 use crate::container::{Archive, ArchiveProblem, Container, Record};
@@ -31,7 +33,8 @@ pub(crate) struct Pickles<'s> {
     pub(crate) byte_order: ByteOrder,
     /// The bytes of all of them; of a single one perhaps with what stands around it.
     text: Cow<'s, [u8]>,
-    parts: Vec<Part>,
+    /// Nearly always one.
+    parts: SmallVec<[Part; 1]>,
 }
 
 struct Part {
@@ -60,6 +63,8 @@ struct Plan {
     /// Its storages may be empty records.
     is_hollow: bool,
 }
+
+type Plans = SmallVec<[Plan; 1]>;
 
 /// Where the storages of a pickle are: `<prefix><key><suffix>`.
 #[derive(Clone)]
@@ -101,15 +106,15 @@ impl<'s> Pickles<'s> {
             archive.set_alignment(alignment);
         }
         let byte_order = read_byte_order(archive)?;
-        let (text, parts) = match <[Plan; 1]>::try_from(plans) {
+        let (text, parts) = match plans.into_inner() {
             Ok([plan]) => {
                 let (text, start, end) = archive.take_record(plan.index, limits.pickle_bytes)?;
                 let file = archive.stored_at(plan.index);
-                (text, vec![Part { plan, range: start..end, file }])
+                (text, smallvec![Part { plan, range: start..end, file }])
             }
             Err(plans) => {
                 let mut text = Vec::new();
-                let mut parts = Vec::with_capacity(plans.len());
+                let mut parts = SmallVec::with_capacity(plans.len());
                 for plan in plans {
                     let start = text.len();
                     let left = limits.pickle_bytes.saturating_sub(start as u64);
@@ -190,6 +195,7 @@ impl<S: Source + ?Sized> Records for ArchiveRecords<'_, '_, S> {
 
     fn record_name(&self, root: usize, key: &[u8], name: &mut Vec<u8>) {
         if let Some(folder) = self.folders.get(root) {
+            name.reserve(folder.prefix.len() + key.len() + folder.suffix.len());
             for part in [&folder.prefix[..], key, folder.suffix] {
                 name.extend_from_slice(part);
             }
@@ -228,7 +234,7 @@ impl<S: Source + ?Sized> Records for ArchiveRecords<'_, '_, S> {
 }
 
 /// Tells which kind of archive this is, in the order torch does, and which pickles to read.
-fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result<(Container, Vec<Plan>)> {
+fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result<(Container, Plans)> {
     let has = |name: &str| archive.find_in_root(name).is_some();
     if has(".data/extern_modules") || has(".data/python_version") {
         return plan_package(archive, limits).map(|plans| (Container::Package, plans));
@@ -261,7 +267,7 @@ fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result
         return Ok((Container::TorchScript, main.into_iter().chain([constants]).chain(traced).collect()));
     }
     if let Some(main) = main {
-        return Ok((Container::Zip, vec![main]));
+        return Ok((Container::Zip, smallvec![main]));
     }
     if has("version") || has("byteorder") {
         let record = String::from_utf8_lossy(&archive.in_root("data.pkl")).into_owned();
@@ -272,10 +278,10 @@ fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result
 
 /// Which members of a package are pickles is written nowhere; they show by their first and last bytes. Where there are
 /// several, the name of the record goes in front of the names of its tensors.
-fn plan_package<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result<Vec<Plan>> {
+fn plan_package<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result<Plans> {
     const PROTOCOL_MAX: u8 = 5;
     let inside = archive.in_root("");
-    let mut plans = Vec::new();
+    let mut plans = Plans::new();
     // For all of them together: a package of many records that inflate to much must not take hours.
     let mut bytes_left = limits.pickle_bytes;
     for (index, entry) in archive.entries().iter().enumerate() {

@@ -63,12 +63,20 @@ const METHOD_DEFLATED: u16 = 8;
 
 /// First read: the end records and, for up to about 1,000 records, the whole directory.
 const TAIL_BYTES: u64 = 64 << 10;
+/// The same of a small file, for up to about 10 records.
+const SMALL_FILE_TAIL_BYTES: u64 = 1 << 10;
+/// What a small file is. Such files are read by the million, often from memory, where every byte that is copied counts.
+const SMALL_FILE_BYTES: u64 = 128 << 10;
 /// A comment is at most this long, so an end record begins at most this far (and 22 bytes) from the end.
 const COMMENT_BYTES_MAX: u64 = 0xFFFF;
-/// Read beyond `data.pkl`, where the small records stand in files of torch 2.1 and newer.
-const READ_AHEAD_BYTES: u64 = 4 << 10;
+/// Read beyond `data.pkl`, where the small records stand in files of torch 2.1 and newer: three, mostly of 128 bytes each with
+/// header and padding, seldom of more than 192.
+const READ_AHEAD_BYTES: u64 = 3 * 192;
 /// `torch.serialization`'s alignment before it became an option (2.7), and still its default.
 const DEFAULT_ALIGNMENT: u64 = 64;
+
+/// Names of fewer records are compared with each other: that is cheaper than hashing them.
+const TABLE_FROM: usize = 16;
 
 /// What is wrong with the archive as such.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -188,6 +196,7 @@ pub struct Archive<'s, S: ?Sized> {
     source: &'s S,
     directory: Cow<'s, [u8]>,
     entries: Vec<Entry>,
+    /// Empty where there are only a few records.
     by_name: HashTable<u32>,
     hasher: DefaultHashBuilder,
     root_bytes: usize,
@@ -217,12 +226,11 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
     /// [`Error::Archive`] when end records or directory are damaged or ambiguous, [`Error::Read`] when the source fails.
     pub fn parse(source: &'s S) -> Result<Self> {
         let file_bytes = source.len();
-        let mut tail = read_window(source, file_bytes.saturating_sub(TAIL_BYTES), file_bytes)?;
+        let tail_bytes = if file_bytes > SMALL_FILE_BYTES { TAIL_BYTES } else { SMALL_FILE_TAIL_BYTES };
+        let mut tail = read_window(source, file_bytes.saturating_sub(tail_bytes), file_bytes)?;
         let mut end = find_end(source, &tail, file_bytes);
-        if matches!(end, Err(Error::Archive { problem: ArchiveProblem::NoEnd, .. }))
-            && file_bytes > TAIL_BYTES
-        {
-            // A long comment: look once more, as far back as an end record can begin.
+        if end.is_err() && tail.offset > 0 {
+            // A long comment, or one that looks like an end record: look once more, as far back as one can begin.
             tail = read_window(source, file_bytes.saturating_sub(COMMENT_BYTES_MAX + END_BYTES), file_bytes)?;
             end = find_end(source, &tail, file_bytes);
         }
@@ -295,6 +303,9 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
     /// Finds a record by its full name, matched exactly (torch itself ignores case, which lets two records answer
     /// to one name).
     pub fn find(&self, name: &[u8]) -> Option<usize> {
+        if self.by_name.is_empty() {
+            return self.entries.iter().position(|entry| self.name(entry) == name);
+        }
         let hash = self.hasher.hash_one(name);
         self.by_name
             .find(hash, |&index| self.name(&self.entries[index as usize]) == name)
@@ -609,6 +620,9 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
     }
 
     fn index_names(&mut self) {
+        if self.entries.len() < TABLE_FROM {
+            return self.compare_names();
+        }
         let mut table = HashTable::with_capacity(self.entries.len());
         let mut duplicates = Vec::new();
         for index in 0..self.entries.len() as u32 {
@@ -627,6 +641,17 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
             self.entries[index as usize].troubles |= TROUBLE_DUPLICATE;
         }
         self.by_name = table;
+    }
+
+    /// Finds the duplicates among a few names.
+    fn compare_names(&mut self) {
+        for index in 1..self.entries.len() {
+            let is_same = |other: &Entry| self.name(other) == self.name(&self.entries[index]);
+            if let Some(other) = self.entries[..index].iter().position(is_same) {
+                self.entries[index].troubles |= TROUBLE_DUPLICATE;
+                self.entries[other].troubles |= TROUBLE_DUPLICATE;
+            }
+        }
     }
 }
 
@@ -770,4 +795,40 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::write::{self, Object, Tensor};
+
+    /// An archive of `bytes` of tensor data, with a comment.
+    fn commented(bytes: usize, comment: &[u8]) -> Vec<u8> {
+        let values = vec![7; bytes];
+        let tensor = Tensor::new::<u8>(&[bytes as u64], &values).unwrap();
+        let mut archive = write::to_vec(&Object::dict([("x", tensor.into())])).unwrap();
+        let length = archive.len();
+        archive[length - 2..].copy_from_slice(&(comment.len() as u16).to_le_bytes());
+        archive.extend_from_slice(comment);
+        archive
+    }
+
+    #[test]
+    fn the_end_record_is_found_before_comments_of_any_length() {
+        // An end record that speaks of no directory; it may stand in the part that is read first.
+        let mut misleading = vec![b' '; 3000];
+        misleading[2500..2504].copy_from_slice(END_SIGNATURE);
+        for comment in [&b""[..], &[b' '; 900], &[b' '; 5000], &[b' '; 0xFFFF], &misleading] {
+            // Below and above what a small file is.
+            for bytes in [10, 200_000] {
+                let file = commented(bytes, comment);
+                let archive = Archive::parse(&file).unwrap();
+                assert!(archive.find_in_root("data.pkl").is_some(), "{bytes} {}", comment.len());
+            }
+        }
+        let mut cut = commented(20_000, b"");
+        cut.truncate(10_000);
+        let error = Archive::parse(&cut).err().map(|error| error.to_string()).unwrap();
+        assert!(error.contains("no end record"), "{error}");
+    }
 }

@@ -163,8 +163,8 @@ pub(crate) struct Tree<'s> {
     pub(crate) side: Vec<u8>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) items: Vec<Raw>,
-    /// Where short tuples of integers stand that were added lately, by a hash of them.
-    shapes: [Run; SHAPES_KEPT],
+    /// Where short tuples of integers stand that were added lately, by a hash of them; empty before the first.
+    shapes: Vec<Run>,
     /// The empty tuple, if there is one yet.
     empty_tuple: NodeId,
     chunks: Vec<Chunk>,
@@ -238,7 +238,7 @@ impl<'s> Tree<'s> {
             side: Vec::new(),
             nodes: Vec::new(),
             items: Vec::new(),
-            shapes: [Run::default(); SHAPES_KEPT],
+            shapes: Vec::new(),
             empty_tuple: NONE,
             chunks: Vec::new(),
             extras: Vec::new(),
@@ -369,6 +369,9 @@ impl<'s> Tree<'s> {
     /// what it costs to parse a file of many tensors is memory touched for the first time.
     fn add_tuple_run(&mut self, values: &[Raw]) -> Run {
         let Some(slot) = shape_slot(values) else { return self.add_run(values) };
+        if self.shapes.is_empty() {
+            self.shapes.resize(SHAPES_KEPT, Run::default());
+        }
         let same = |pair: (&Raw, &Raw)| matches!(pair, (Raw::Int(a), Raw::Int(b)) if a == b);
         let kept = self.run(self.shapes[slot]);
         if kept.len() != values.len() || !kept.iter().zip(values).all(same) {

@@ -1,6 +1,5 @@
 //! A file of an index: what it shares with its like, and what is its own.
 
-use std::cmp::Ordering;
 use std::fmt;
 
 use pt_format::{ByteOrder, Fingerprint};
@@ -9,7 +8,6 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::freshness::Stamp;
 use crate::index::{Index, Schema, StorageEntry, TensorEntry, lookup};
 use crate::layout::*;
-use crate::paths::PathReader;
 
 /// A file of an index.
 #[derive(Clone, Copy)]
@@ -153,11 +151,7 @@ impl<'i> FileEntry<'i> {
 
     fn own_number(&self, base: u64, first: u32, mask: u32, position: u32) -> u64 {
         let Some(place) = self.varying(first, mask, position) else { return base };
-        let start = place.offset as usize;
-        let own = self.bytes.get(start..start + (place.width as usize).min(8)).unwrap_or_default();
-        let mut number = [0; 8];
-        number[..own.len()].copy_from_slice(own);
-        base.wrapping_add(u64::from_le_bytes(number))
+        base.wrapping_add(number_at(self.bytes, place))
     }
 
     /// The number among the rows of all files of one that is `local` in this file, where each file of the schema has
@@ -287,6 +281,24 @@ impl fmt::Debug for FileEntry<'_> {
     }
 }
 
+/// Returns the number at some place of a row: in whole words, of which the bytes of its neighbours are cut off, where the row
+/// is long enough. Copies of a few bytes take several times as long.
+#[inline]
+fn number_at(row: &[u8], place: VaryingRow) -> u64 {
+    const WORD: usize = size_of::<u64>();
+    let (start, width) = (place.offset as usize, (place.width as usize).min(WORD));
+    let word_at = |start: usize| row.get(start..)?.first_chunk().map(|word| u64::from_le_bytes(*word));
+    let others = u64::BITS - 8 * width as u32;
+    if let Some(word) = word_at(start) {
+        return word.unbounded_shl(others).unbounded_shr(others);
+    }
+    if let Some(word) = (start + width).checked_sub(WORD).and_then(word_at) {
+        return word.unbounded_shr(others);
+    }
+    let own = row.get(start..start + width).unwrap_or_default();
+    own.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
 /// A plain scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -303,47 +315,22 @@ pub enum Leaf<'i> {
     Str(&'i str),
 }
 
-/// The files of an index, looked for in the order of their paths.
-pub(crate) struct FilesInOrder<'i> {
-    index: &'i Index,
-    paths: PathReader<'i>,
-    /// Files read.
-    number: usize,
-    /// The last one read comes behind the path looked for last.
-    ahead: bool,
-    found: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<'i> FilesInOrder<'i> {
-    #[inline]
-    pub(super) fn new(index: &'i Index, paths: PathReader<'i>) -> Self {
-        Self { index, paths, number: 0, ahead: false, found: 0 }
-    }
-
-    /// Finds a file. Paths must come in order.
-    pub(crate) fn find(&mut self, path: &str) -> Option<FileEntry<'i>> {
-        loop {
-            if !self.ahead {
-                if self.number == self.index.file_count() || !self.paths.advance() {
-                    return None;
-                }
-                self.number += 1;
-                self.ahead = true;
-            }
-            match self.paths.path().cmp(path.as_bytes()) {
-                Ordering::Less => self.ahead = false,
-                Ordering::Greater => return None,
-                Ordering::Equal => {
-                    self.ahead = false;
-                    self.found += 1;
-                    return self.index.file(self.number - 1);
-                }
+    #[test]
+    fn numbers_of_any_width_are_read_anywhere_in_a_row() {
+        let row: Vec<u8> = (1..=20).map(|byte| byte * 12).collect();
+        for length in 0..=row.len() {
+            let row = &row[..length];
+            for (start, width) in (0..=length).flat_map(|start| (0..=8).map(move |width| (start, width))) {
+                let own = row.get(start..start + width).unwrap_or_default();
+                let mut number = [0; 8];
+                number[..own.len()].copy_from_slice(own);
+                let place = VaryingRow { offset: start as u32, width: width as u32 };
+                assert_eq!(number_at(row, place), u64::from_le_bytes(number), "{length} {start} {width}");
             }
         }
-    }
-
-    /// Returns how many files were not looked for.
-    pub(crate) fn passed_over(&self) -> usize {
-        self.index.file_count() - self.found
     }
 }

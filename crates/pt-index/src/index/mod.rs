@@ -11,7 +11,6 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub(crate) use self::file::FilesInOrder;
 pub use self::file::{FileEntry, Leaf};
 pub use self::schema::{Key, Node, NodeKind, Schema};
 pub use self::tensor::{StorageEntry, TensorEntry, UsualTensor};
@@ -229,10 +228,9 @@ impl Index {
         self.file(number as usize)
     }
 
-    /// Returns a cursor over the files that is moved along paths in their order.
-    pub(crate) fn files_in_order(&self) -> FilesInOrder<'_> {
-        let paths = PathReader::new(self.section(Kind::PathBlocks), self.section_bytes(Kind::PathBytes));
-        FilesInOrder::new(self, paths)
+    /// Returns the paths of the files, to be read one after the other.
+    pub(crate) fn paths(&self) -> PathReader<'_> {
+        PathReader::new(self.section(Kind::PathBlocks), self.section_bytes(Kind::PathBytes))
     }
 
     fn read_path(&self, number: usize, out: &mut Vec<u8>) -> bool {
