@@ -10,7 +10,6 @@ mod common;
 use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use pt_index::{BuildOptions, Index, build_folder};
@@ -227,18 +226,7 @@ fn reading_a_cold_disk(points: &mut Points, sizes: &Sizes) {
         let (folder, data) = opened(sizes.files, Some(threads));
         let mut batch = Batch::default();
         let run = |round| gather(&data, size, &mut batch, round);
-        let seconds = Points::time(sizes.rounds.min(5), || evict(&folder), run);
+        let seconds = Points::time(sizes.rounds.min(5), || common::evict_all(&folder), run);
         points.add("cold, random files", threads, size, &seconds);
     }
-}
-
-/// Drops the files of a folder from the page cache, as anybody may.
-fn evict(folder: &Path) {
-    let program = "import os, sys\n\
-        for entry in os.scandir(sys.argv[1]):\n    \
-            file = os.open(entry.path, os.O_RDONLY)\n    \
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)\n    \
-            os.close(file)";
-    Command::new("sync").arg("-f").arg(folder).status().unwrap();
-    assert!(Command::new("python3").args(["-c", program]).arg(folder).status().unwrap().success());
 }

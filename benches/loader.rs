@@ -407,14 +407,7 @@ fn cold_files(_: &Path) {
     let data = DataSet::open(&folder).unwrap();
     let paths: Vec<PathBuf> = data.index().files().map(|file| folder.join(file.path())).collect();
     let orders = orders(paths.len(), BATCH);
-    // What was never written to the disk cannot leave memory.
-    paths.iter().for_each(|path| File::open(path).unwrap().sync_data().unwrap());
-    let drop_pages = || {
-        paths.par_iter().for_each(|path| {
-            let file = File::open(path).unwrap();
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-        });
-    };
+    let drop_pages = || paths.par_iter().for_each(|path| common::evict(path));
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let reads = |threads: usize, flags: OFlags| {
         let (pool, paths, orders) = (pool(threads), &paths, &orders);

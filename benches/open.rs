@@ -8,7 +8,6 @@ mod common;
 use std::fs::File;
 use std::hint::black_box;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group};
@@ -67,19 +66,12 @@ fn bench_file(criterion: &mut Criterion, name: &str, path: &Path, tensors: usize
     group.finish();
 }
 
-/// Drops a file's pages, as `dd` does it without privileges.
-fn evict(path: &Path) {
-    let input = format!("if={}", path.display());
-    Command::new("sync").arg(path).status().unwrap();
-    Command::new("dd").args([&input, "iflag=nocache", "count=0", "status=none"]).status().unwrap();
-}
-
 fn cold(path: &Path, what: &str, policy: IndexPolicy) {
     let mut times = Vec::new();
     let mut read = 0;
     for _ in 0..7 {
-        evict(path);
-        evict(&pt_index::sidecar_path(path));
+        common::evict(path);
+        common::evict(&pt_index::sidecar_path(path));
         let start = Instant::now();
         let mapping = open(path, policy);
         black_box(list(&mapping));

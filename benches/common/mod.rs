@@ -46,6 +46,18 @@ pub(crate) fn many_small_tensors(folder: &Path, tensors: usize) -> PathBuf {
     path
 }
 
+/// Drops a file's pages from the page cache, as anybody may, after writing to the disk what is not there yet.
+pub(crate) fn evict(path: &Path) {
+    let file = File::open(path).unwrap();
+    file.sync_data().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+/// Drops the pages of all files of a folder.
+pub(crate) fn evict_all(folder: &Path) {
+    std::fs::read_dir(folder).unwrap().for_each(|file| evict(&file.unwrap().path()));
+}
+
 /// A file of `{x: float32[64, 64], y: int}`.
 pub(crate) fn sample(number: usize) -> Vec<u8> {
     let values = vec![number as f32; 64 * 64];
