@@ -66,13 +66,16 @@ fn show_rounds(
     println!("{what}");
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); candidates.len()];
     for round in 0..=rounds {
-        for (place, ((_, run), times)) in candidates.iter_mut().zip(&mut times).enumerate() {
+        // In another order each time: who follows one that woke up many threads finds a processor that is cold.
+        let turns = Permutation::new(candidates.len(), 3, round as u64);
+        for turn in 0..candidates.len() {
+            let place = turns.at(turn);
             before();
             let start = Instant::now();
-            run((round + 8 * place) % (ROUNDS + 1));
+            candidates[place].1((round + 8 * place) % (ROUNDS + 1));
             // The first round warms up.
             if round > 0 {
-                times.push(start.elapsed());
+                times[place].push(start.elapsed());
             }
         }
     }
@@ -93,6 +96,14 @@ fn median(mut times: Vec<Duration>) -> f64 {
 fn orders(samples: usize, count: usize) -> Vec<Vec<usize>> {
     let order = |round| Permutation::new(samples, 7, round as u64);
     (0..=ROUNDS).map(|round| (0..count).map(|at| order(round).at(at)).collect()).collect()
+}
+
+/// Memory that was written to, and begins at a multiple of 64 as that of batches does: what is not aligned is copied more slowly. It
+/// lives as long as the benchmark runs.
+fn aligned(bytes: usize) -> &'static mut [u8] {
+    let memory = vec![1; bytes + 63].leak();
+    let start = memory.as_ptr().align_offset(64);
+    &mut memory[start..][..bytes]
 }
 
 /// Touches every page that a data set maps: what the first epoch does.
@@ -137,9 +148,9 @@ fn one_file(folder: &Path) {
     assert_eq!(first.tensor("x").unwrap().as_slice::<f32>().unwrap()[1], (4095 * 4096 + 1) as f32);
     let map = mapped(&read);
     touch(&map);
-    let mut heap = vec![1u8; 64 << 20];
+    let heap = aligned(64 << 20);
     heap.iter_mut().step_by(64).for_each(|byte| *byte = 2);
-    let mut to = vec![0u8; BATCH * 16384];
+    let to = aligned(BATCH * 16384);
     let orders = orders(4096, BATCH);
     let halves = to.len() / rayon::current_num_threads();
     let mut copy = |round: usize| {
@@ -149,7 +160,7 @@ fn one_file(folder: &Path) {
             .for_each(|(to, from)| to.copy_from_slice(from));
         black_box(&to);
     };
-    let mut to_rows = vec![0u8; BATCH * 16384];
+    let to_rows = aligned(BATCH * 16384);
     let mut copy_rows = |round: usize| {
         let pieces = to_rows.par_chunks_mut(16384).zip(&orders[round]).with_min_len(BATCH / 8);
         pieces.for_each(|(to, row)| to.copy_from_slice(&heap[row * 16384..][..16384]));
@@ -172,10 +183,12 @@ fn many_files(_: &Path) {
     let folder = folder_of_samples(20_000);
     let data = DataSet::open(&folder).unwrap();
     let orders = orders(data.len(), BATCH);
+    let map = mapped(&data);
+    touch(&map);
     let path = |sample: usize| folder.join(format!("sample_{sample:06}.pt"));
     let paths: Vec<Vec<PathBuf>> =
         orders.iter().map(|order| order.iter().map(|&sample| path(sample)).collect()).collect();
-    let mut to = vec![0; BATCH * 16384];
+    let to = aligned(BATCH * 16384);
     let mut read = |round: usize| {
         let pieces = to.par_chunks_mut(16384).zip(&paths[round]).with_min_len(BATCH / 8);
         pieces.for_each(|(to, path)| File::open(path).unwrap().read_exact_at(to, 1024).unwrap());
@@ -187,11 +200,12 @@ fn many_files(_: &Path) {
         &mut [
             ("floor: open, pread, close of each", &mut read),
             ("gather_into", &mut gather(&data, &orders, Ragged::Refuse, &mut Batch::default())),
+            ("gather_into, mapped", &mut gather(&map, &orders, Ragged::Refuse, &mut Batch::default())),
         ],
     );
 }
 
-fn rows_of_1_kib(folder: &Path) -> (DataSet, Vec<memmap2::Mmap>) {
+fn rows_of_1_kib(folder: &Path) -> (DataSet, DataSet) {
     let folder = folder.join("loader-rows");
     let done = folder.with_extension("done");
     if !done.exists() {
@@ -204,31 +218,26 @@ fn rows_of_1_kib(folder: &Path) -> (DataSet, Vec<memmap2::Mmap>) {
         }
         File::create(done).unwrap();
     }
-    let data = DataSet::open_with(&folder, &Options { unit: Unit::Row, ..Options::default() }).unwrap();
-    let maps = (0..200).map(|number| {
-        let file = File::open(folder.join(format!("{number:03}.pt"))).unwrap();
-        // SAFETY: nobody else writes into the target folder's files while this runs.
-        unsafe { memmap2::Mmap::map(&file) }.unwrap()
-    });
-    let maps: Vec<_> = maps.collect();
-    maps.iter().flat_map(|map| map.iter().step_by(4096)).for_each(|byte| _ = black_box(byte));
-    (data, maps)
+    let read = DataSet::open_with(&folder, &Options { unit: Unit::Row, ..Options::default() }).unwrap();
+    let map = mapped(&read);
+    touch(&map);
+    (read, map)
 }
 
-/// Rows start behind 1 KiB of pickle and padding.
-fn row_of(maps: &[memmap2::Mmap], row: usize) -> &[u8] {
-    &maps[row / 1000][1024 + row % 1000 * 1024..][..1024]
+/// Where the rows of each round lie in the maps: found before anything is timed.
+fn places<'d>(map: &'d DataSet, orders: &[Vec<usize>]) -> Vec<Vec<&'d [u8]>> {
+    let place = |&row: &usize| map.lend(row, 0).unwrap().unwrap();
+    orders.iter().map(|order| order.iter().map(place).collect()).collect()
 }
 
 fn rows(folder: &Path) {
-    let (read, maps) = rows_of_1_kib(folder);
-    let map = mapped(&read);
-    touch(&map);
+    let (read, map) = rows_of_1_kib(folder);
     let orders = orders(200_000, BATCH);
-    let mut to = vec![0; BATCH * 1024];
+    let places = places(&map, &orders);
+    let to = aligned(BATCH * 1024);
     let mut copy = |round: usize| {
-        for (to, &row) in to.chunks_exact_mut(1024).zip(&orders[round]) {
-            to.copy_from_slice(row_of(&maps, row));
+        for (to, from) in to.chunks_exact_mut(1024).zip(&places[round]) {
+            to.copy_from_slice(from);
         }
         black_box(&to);
     };
@@ -236,7 +245,7 @@ fn rows(folder: &Path) {
         "256 random rows of 200 files x 1,000 rows x 1 KiB",
         BATCH,
         &mut [
-            ("floor: raw maps, offsets known, 1 thread", &mut copy),
+            ("floor: the same maps, places known, 1 thread", &mut copy),
             ("gather_into, mapped", &mut gather(&map, &orders, Ragged::Refuse, &mut Batch::default())),
             ("gather_into, read", &mut gather(&read, &orders, Ragged::Refuse, &mut Batch::default())),
         ],
@@ -246,14 +255,13 @@ fn rows(folder: &Path) {
 /// One sample a call.
 fn single(folder: &Path) {
     const CALLS: usize = 5000;
-    let (read, maps) = rows_of_1_kib(folder);
-    let map = mapped(&read);
-    touch(&map);
+    let (read, map) = rows_of_1_kib(folder);
     let orders = orders(200_000, CALLS);
-    let mut to = vec![0; 1024];
+    let places = places(&map, &orders);
+    let to = aligned(1024);
     let mut copy = |round: usize| {
-        for &row in &orders[round] {
-            to.copy_from_slice(row_of(&maps, row));
+        for from in &places[round] {
+            to.copy_from_slice(from);
             black_box(&to);
         }
     };
@@ -263,7 +271,7 @@ fn single(folder: &Path) {
             black_box(&batch);
         }
     };
-    let mut lent = vec![0; 1024];
+    let lent = aligned(1024);
     let mut lend = |round: usize| {
         for &row in &orders[round] {
             lent.copy_from_slice(map.lend(row, 0).unwrap().unwrap());
@@ -275,7 +283,7 @@ fn single(folder: &Path) {
         "random rows of 200 files x 1,000 rows x 1 KiB, one a call, 1 thread",
         CALLS,
         &mut [
-            ("floor: raw maps, offsets known", &mut copy),
+            ("floor: the same maps, places known", &mut copy),
             ("lend, mapped, and copy", &mut lend),
             ("gather_into, mapped", &mut |round| one(&map, &mut batch, round)),
             ("gather_into, read", &mut |round| one(&read, &mut other, round)),
@@ -306,7 +314,7 @@ fn ragged(folder: &Path) {
     let mut batch = Batch::default();
     read.gather_into(&orders[0], ragged, &mut batch).unwrap();
     let bytes = BATCH * 512 * 512;
-    let (from, mut to) = (vec![1u8; bytes], vec![0u8; bytes]);
+    let (from, to) = (aligned(bytes), aligned(bytes));
     let halves = bytes / rayon::current_num_threads();
     let mut copy = |_: usize| {
         to.par_chunks_mut(halves)
