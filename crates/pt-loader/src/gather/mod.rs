@@ -100,8 +100,10 @@ fn read_sorted(batch: Gather<'_>, memory: &mut [u8], threads: Threads<'_>) -> Re
             _ => data.install(run),
         }
     };
-    // Files that do not stay open are opened twice if they have to be fetched: a disk takes longer by far.
-    if slots.len() < 2 || plan.bytes() > FETCH_BYTES_MAX {
+    // Files that do not stay open are opened twice if they have to be fetched: a disk takes longer by far. One read waits as long
+    // for one place; of a map, each page would be waited for.
+    let is_one = slots.len() < 2 && !data.shared.files.maps();
+    if is_one || plan.bytes() > FETCH_BYTES_MAX {
         return read(&mut slots, Wait::Yes);
     }
     read(&mut slots, Wait::No)?;
