@@ -55,7 +55,7 @@ miri:
 ## out, as their page says, which is in target/quick: two minutes, when all is built.
 bench: python
 	$(INSTALL) -r benches/python/requirements.txt
-	cargo bench --workspace
+	PTVIEW_TORCH=$(abspath $(BIN)/python) cargo bench --workspace
 	$(MAKE) bench-peers
 	$(BIN)/python -W ignore benches/python/rivals.py
 	$(BIN)/python -W ignore benches/python/parts.py

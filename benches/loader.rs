@@ -1,6 +1,6 @@
 //! Gathering batches, beside what nobody can undercut: a `memcpy`; open, read, close of every file; a bare map.
 //!
-//! `cargo bench --bench loader [PART…]`. Files are made once, in the target folder. Warm parts find them in the page cache, the
+//! `cargo bench --bench loader -- [PART…]`. Files are made once, in the target folder. Warm parts find them in the page cache, the
 //! cold part drops them from it. Every figure is the median of rounds in which the candidates take turns; floors run on
 //! as many threads as what is beside them.
 
