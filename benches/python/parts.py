@@ -36,23 +36,27 @@ def main() -> None:
     parser.add_argument("--gather-only", action="store_true", help="print the seconds of a gather, and no more")
     arguments = parser.parse_args()
     data = samples.small(arguments.files)
-    dataset = contenders.ours(data)
+    dataset, mapped = contenders.ours(data), contenders.ours(data, mmap=True)
     order = torch.randperm(data.samples, generator=torch.Generator().manual_seed(1)).tolist()
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
 
-    def gather() -> None:
-        for batch in batches:
-            dataset.__getitems__(batch)
+    def gather(dataset: ptview.Dataset) -> Callable[[], None]:
+        def run() -> None:
+            for batch in batches:
+                dataset.__getitems__(batch)
+
+        return run
 
     if arguments.gather_only:
-        print(json.dumps(timed({"": gather}, arguments.rounds)[""]))
+        print(json.dumps(timed({"": gather(dataset)}, arguments.rounds)[""]))
         return
     parts = calls([data.files[index] for index in order])
     parts["copy of as many bytes in memory, numpy gather (1 thread)"] = copy(data, batches)
-    parts["gather of batches, all threads"] = gather
-    loader = DataLoader(dataset, BATCH, shuffle=True, collate_fn=dataset.collate)
-    parts["the same through DataLoader, 0 workers"] = lambda: contenders.seen(loader)
-    parts["the same through ptview.Loader"] = lambda: contenders.seen(ptview.Loader(dataset, BATCH, shuffle=True))
+    for what, of in (("gather of batches", dataset), ("gather of batches, mmap=True", mapped)):
+        parts[f"{what}, all threads"] = gather(of)
+        loader = DataLoader(of, BATCH, shuffle=True, collate_fn=of.collate)
+        parts[f"{what}, through DataLoader, 0 workers"] = lambda loader=loader: contenders.seen(loader)
+        parts[f"{what}, through ptview.Loader"] = lambda of=of: contenders.seen(ptview.Loader(of, BATCH, shuffle=True))
     seconds = timed(parts, arguments.rounds)
     command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--gather-only"]
     one = subprocess.run(command, env={**os.environ, "RAYON_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE, text=True)
