@@ -69,6 +69,8 @@ fn ways(data: &DataSet) -> Vec<(&'static str, DataSet)> {
     let files = || FileCache::new(data.root(), data.index().clone());
     // SAFETY: nobody writes to the files of these tests; here and below.
     let mapped = |files: FileCache| unsafe { files.with_access(Access::Map) };
+    // SAFETY: as above.
+    let auto = |files: FileCache| unsafe { files.with_access(Access::Auto) };
     let with = |files| DataSet::with_files(files, data.options()).unwrap();
     vec![
         ("all kept", data.clone()),
@@ -76,7 +78,7 @@ fn ways(data: &DataSet) -> Vec<(&'static str, DataSet)> {
         ("all mapped", with(mapped(files()))),
         ("few mapped", with(mapped(files().with_capacity(2)))),
         ("mapped anew", with(mapped(files())).reopened()),
-        ("large ones mapped", data.reopened_as(|files| unsafe { files.with_access(Access::Auto) })),
+        ("mapped where that is faster", data.reopened_as(auto)),
         ("all mapped, dropped behind", with(mapped(files())).drop_behind()),
         ("few mapped, dropped behind", with(mapped(files().with_capacity(2))).drop_behind()),
         ("many threads", data.clone().with_threads(7).unwrap()),

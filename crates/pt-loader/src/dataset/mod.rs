@@ -254,20 +254,13 @@ impl DataSet {
             && same(&self.threads, &other.threads)
     }
 
-    pub(crate) fn has_own_threads(&self) -> bool {
-        self.threads.is_some()
+    /// The threads of its own that read, if it has some.
+    pub(crate) fn own_threads(&self) -> Option<&rayon::ThreadPool> {
+        self.threads.as_deref()
     }
 
     /// How many threads read.
     pub(crate) fn threads(&self) -> usize {
         self.threads.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads())
-    }
-
-    /// Runs on the threads that read.
-    pub(crate) fn install<R: Send>(&self, run: impl FnOnce() -> R + Send) -> R {
-        match &self.threads {
-            Some(pool) => pool.install(run),
-            None => run(),
-        }
     }
 }

@@ -12,14 +12,13 @@ mod runs;
 mod slots;
 
 use std::cell::RefCell;
-
-use rayon::prelude::*;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use self::reader::Reader;
 use self::runs::Segment;
 use self::slots::Slot;
 use crate::dataset::{DataSet, Unit};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::PathSpace;
 use crate::plan::BatchPlan;
 use crate::read::Wait;
@@ -30,6 +29,8 @@ pub(crate) use self::mapped::lent;
 const COPY_BYTES_MAX: usize = 512 << 10;
 /// Batches of more bytes are read as they come: what is asked for too early may have to leave again.
 const FETCH_BYTES_MAX: usize = 64 << 20;
+/// A batch is cut into so many pieces for each thread: the last one leaves others idle.
+const PIECES_A_THREAD: usize = 16;
 /// Batches that take less are read by the thread that asks: others would have to be woken up for it.
 const ALONE_NS_MAX: usize = 25_000;
 
@@ -86,19 +87,22 @@ fn read_sorted(batch: Gather<'_>, memory: &mut [u8], threads: Threads<'_>) -> Re
         Threads::OfData => data.threads(),
         Threads::Pool(pool) => pool.current_num_threads(),
     };
-    let is_short = || !data.has_own_threads() && cost_ns(data, &slots) < ALONE_NS_MAX;
+    let is_short = || data.own_threads().is_none() && cost_ns(data, &slots) < ALONE_NS_MAX;
     let alone = slots.len() < 2 || count == 1 || is_short();
     let read = |slots: &mut [Slot<'_>], wait| {
         if alone {
             return read_slots(batch, slots, wait);
         }
-        cut(slots, 4 * count, plan.bytes(), data.set.unit);
-        let pieces = slots.par_chunk_by_mut(|one, other| one.piece == other.piece);
-        let run = || pieces.try_for_each(|slots| read_slots(batch, slots, wait));
-        match threads {
-            Threads::Pool(pool) => pool.install(run),
-            _ => data.install(run),
+        cut(slots, PIECES_A_THREAD * count, plan.bytes(), data.set.unit);
+        let pieces = Pieces::new(slots.chunk_by_mut(|one, other| one.piece == other.piece));
+        let work = || pieces.take_turns(|slots| read_slots(batch, slots, wait));
+        match (threads, data.own_threads()) {
+            (Threads::Pool(pool), _) | (_, Some(pool)) => {
+                pool.in_place_scope(|scope| share(scope, count, &work))
+            }
+            _ => rayon::in_place_scope(|scope| share(scope, count, &work)),
         }
+        pieces.result()
     };
     // Files that do not stay open are opened twice if they have to be fetched: a disk takes longer by far. One read waits as long
     // for one place; of a map, each page would be waited for.
@@ -113,6 +117,39 @@ fn read_sorted(batch: Gather<'_>, memory: &mut [u8], threads: Threads<'_>) -> Re
     slots.retain(|slot| slot.is_fetched);
     slots.sort_unstable_by_key(|slot| (slot.file, slot.number, slot.first));
     read(&mut slots, Wait::Yes)
+}
+
+/// Has so many threads do the work, this one among them. It begins at once: until another has woken up, half may be done.
+fn share<'s>(scope: &rayon::Scope<'s>, count: usize, work: &'s (impl Fn() + Sync)) {
+    (1..count).for_each(|_| scope.spawn(|_| work()));
+    work();
+}
+
+/// Pieces of work, each taken by the thread that is free first.
+struct Pieces<P> {
+    left: Mutex<P>,
+    failed: OnceLock<Error>,
+}
+
+impl<T, P: Iterator<Item = T>> Pieces<P> {
+    fn new(pieces: P) -> Self {
+        Self { left: Mutex::new(pieces), failed: OnceLock::new() }
+    }
+
+    /// Works on pieces until none is left, or one has failed.
+    fn take_turns(&self, work: impl Fn(T) -> Result<()>) {
+        let next = || self.left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let (None, Some(piece)) = (self.failed.get(), next()) {
+            if let Err(error) = work(piece) {
+                // The first is told.
+                let _ = self.failed.set(error);
+            }
+        }
+    }
+
+    fn result(self) -> Result<()> {
+        self.failed.into_inner().map_or(Ok(()), Err)
+    }
 }
 
 /// Reads file by file, on this thread.
