@@ -9,8 +9,9 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ptview
@@ -51,18 +52,24 @@ def copies(path: Path, count: int) -> list[Path]:
     return others
 
 
+def shapes(tensors: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(name, tensor.shape) for name, tensor in tensors.items()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tensors", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3, help="of what takes seconds")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        many, small, large = (Path(folder) / f"{name}.pt" for name in ("many", "small", "large"))
+        many, small, large, thousand, bare = (Path(folder) / f"{name}.pt" for name in ("many", "small", "large", "thousand", "bare"))
         layers = {f"layers.{n // 10}.block.w{n % 10}": np.full(8, n, np.float32) for n in range(arguments.tensors)}
         ptview.save(layers, many)
         torch.save({"x": torch.zeros(64, 64), "y": 7}, small)
         torch.save({f"layer.{n}": torch.zeros(1 << 16) for n in range(100)}, large)
-        ptview.index([many, large])
+        torch.save({f"layer.{n}.weight": torch.zeros(64, 64) for n in range(1000)}, thousand)
+        bare.hardlink_to(thousand)
+        ptview.index([many, large, thousand])
         # Indexes that were opened last stay open: of files in turn, each is opened anew.
         turn = itertools.cycle(copies(large, 16))
         few = arguments.rounds
@@ -86,6 +93,19 @@ def main() -> None:
                     20,
                 ),
                 "torch.load()[name]": (lambda: torch.load(large, weights_only=True)["layer.50"], 20),
+            },
+        )
+        show(
+            "open and list 1,000 tensors",
+            {
+                "ptview.open(indexed): names": (lambda: list(ptview.open(thousand)), 500),
+                "ptview.open(indexed): names and shapes": (lambda: shapes(ptview.open(thousand)), 200),
+                "ptview.open: names": (lambda: list(ptview.open(bare)), 200),
+                "ptview.open: names and shapes": (lambda: shapes(ptview.open(bare)), 200),
+                "torch.load(mmap=True): names and shapes": (
+                    lambda: shapes(torch.load(thousand, mmap=True, weights_only=True)),
+                    20,
+                ),
             },
         )
         show(
