@@ -87,8 +87,11 @@ fn read_sorted(batch: Gather<'_>, memory: &mut [u8], threads: Threads<'_>) -> Re
         Threads::OfData => data.threads(),
         Threads::Pool(pool) => pool.current_num_threads(),
     };
-    let is_short = || data.own_threads().is_none() && cost_ns(data, &slots) < ALONE_NS_MAX;
-    let alone = slots.len() < 2 || count == 1 || is_short();
+    let count = match data.own_threads() {
+        Some(_) => count,
+        None => count.min(threads_worth(data, &slots)),
+    };
+    let alone = slots.len() < 2 || count == 1;
     let read = |slots: &mut [Slot<'_>], wait| {
         if alone {
             return read_slots(batch, slots, wait);
@@ -160,8 +163,9 @@ fn read_slots(batch: Gather<'_>, slots: &mut [Slot<'_>], wait: Wait) -> Result<(
     })
 }
 
-/// Guesses how long the reads take one after the other, if nothing comes from a disk.
-fn cost_ns(data: &DataSet, slots: &[Slot<'_>]) -> usize {
+/// How many threads are worth waking up, going by how long the reads take one after the other if nothing comes from a disk.
+/// Files that have to be opened may wait, each for itself.
+fn threads_worth(data: &DataSet, slots: &[Slot<'_>]) -> usize {
     const BYTES_PER_NS: usize = 8;
     const SLOT_NS: usize = 100;
     const CALL_NS: usize = 700;
@@ -170,7 +174,8 @@ fn cost_ns(data: &DataSet, slots: &[Slot<'_>]) -> usize {
     let bytes: usize = slots.iter().map(|slot| slot.out.len()).sum();
     let calls = if data.shared.files.maps() { 0 } else { slots.len() };
     let opens = if data.shared.files.keeps() { 0 } else { files };
-    bytes / BYTES_PER_NS + slots.len() * SLOT_NS + calls * CALL_NS + opens * OPEN_NS
+    let cost_ns = bytes / BYTES_PER_NS + slots.len() * SLOT_NS + calls * CALL_NS + opens * OPEN_NS;
+    if cost_ns < ALONE_NS_MAX { 1 } else { (1 + cost_ns / ALONE_NS_MAX).max(opens) }
 }
 
 /// Says which part of the work each slot belongs to, a few for each thread: that evens out what they cost.
