@@ -89,8 +89,10 @@ impl Files {
     /// The same files, of which none is open. Those that are mapped stay so: a map needs nothing of the process that made it.
     pub(crate) fn reopened(&self) -> Self {
         let files = self.reopened_as(|cache| cache);
-        if let (Some(Kind::All(mine)), true, Kind::All(other)) =
-            (self.kind.get(), self.keeps_maps(), files.kind())
+        // What a thread was about to find when the process was forked is never found here: only what is known is asked for.
+        if self.keeps_maps.get() == Some(&true)
+            && let Some(Kind::All(mine)) = self.kind.get()
+            && let Kind::All(other) = files.kind()
         {
             for (mine, other) in mine.iter().zip(other) {
                 let kept = mine.get().filter(|kept| kept.file.source().is_none());

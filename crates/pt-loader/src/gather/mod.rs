@@ -88,8 +88,8 @@ fn read_sorted(batch: Gather<'_>, memory: &mut [u8], threads: Threads<'_>) -> Re
         Threads::Pool(pool) => pool.current_num_threads(),
     };
     let count = match data.own_threads() {
-        Some(_) => count,
-        None => count.min(threads_worth(data, &slots)),
+        None if count > 1 => count.min(threads_worth(data, &slots)),
+        _ => count,
     };
     let alone = slots.len() < 2 || count == 1;
     let read = |slots: &mut [Slot<'_>], wait| {
