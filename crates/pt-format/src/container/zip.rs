@@ -314,18 +314,16 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
 
     /// Finds a record by its name below the top folder.
     pub fn find_in_root(&self, name: &str) -> Option<usize> {
-        // Ten of these lookups happen in every file, however small: no memory is taken for the usual name.
-        let root = self.root();
-        let mut usual = [0; 64];
-        match usual.get_mut(..root.len() + 1 + name.len()) {
-            Some(full) => {
-                full[..root.len()].copy_from_slice(root);
-                full[root.len()] = b'/';
-                full[root.len() + 1..].copy_from_slice(name.as_bytes());
-                self.find(full)
-            }
-            None => self.find(&self.in_root(name)),
+        if !self.by_name.is_empty() {
+            return self.find(&self.in_root(name));
         }
+        // Ten of these lookups happen in every file, however small: nothing is copied for them.
+        let root = self.root();
+                let full_bytes = root.len() + 1 + name.len();
+        self.entries.iter().position(|entry| {
+            usize::from(entry.name_bytes) == full_bytes
+                && is_below(self.name(entry), root, name.as_bytes())
+        })
     }
 
     /// Returns the full name of a record below the top folder.
@@ -653,6 +651,12 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
             }
         }
     }
+}
+
+/// Returns whether a full name is this one in this folder.
+fn is_below(full: &[u8], folder: &[u8], name: &[u8]) -> bool {
+    let rest = full.strip_prefix(folder).and_then(|rest| rest.strip_prefix(b"/"));
+    rest == Some(name)
 }
 
 /// Returns where data starts, given a local header (fixed part and name) and the name it should carry.

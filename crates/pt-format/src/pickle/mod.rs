@@ -24,7 +24,9 @@ pub use self::problem::PickleProblem;
 pub(crate) use self::repr::repr;
 pub use self::scan::GlobalUse;
 pub(crate) use self::scan::{Globals, Loaded, Stopped};
-pub(crate) use self::tree::{Items, Node, NodeId, Pairs, Raw, Root, Run, Sequence, Text, Tree};
+pub(crate) use self::tree::{
+    Items, Node, NodeId, Pairs, Raw, Root, Run, SHAPES_FROM_NODES, Sequence, Text, Tree,
+};
 pub(crate) use self::value::JIT_WRAPPERS_MAX;
 pub use self::value::{Kind, Value};
 pub use self::verdict::Verdict;

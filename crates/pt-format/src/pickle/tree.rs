@@ -19,6 +19,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 /// Thousands of tensors have a few sizes and strides between them.
 const SHAPES_KEPT: usize = 64;
+/// What that saves a tree of fewer nodes, some ten tensors, is not worth the memory.
+pub(crate) const SHAPES_FROM_NODES: usize = 64;
 /// Longer shapes are rare.
 const SHAPE_RANK_MAX: usize = 4;
 
@@ -368,6 +370,9 @@ impl<'s> Tree<'s> {
     /// Returns where the items of a tuple are: behind the others, or where the same integers were put lately. Most of
     /// what it costs to parse a file of many tensors is memory touched for the first time.
     fn add_tuple_run(&mut self, values: &[Raw]) -> Run {
+        if self.nodes.len() < SHAPES_FROM_NODES {
+            return self.add_run(values);
+        }
         let Some(slot) = shape_slot(values) else { return self.add_run(values) };
         if self.shapes.is_empty() {
             self.shapes.resize(SHAPES_KEPT, Run::default());

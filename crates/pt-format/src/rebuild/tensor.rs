@@ -8,7 +8,7 @@ use crate::dtype::DType;
 use crate::fault::Fault;
 use crate::geometry;
 use crate::limits::Limits;
-use crate::pickle::{Known, Node, NodeId, Raw, Run, Tree};
+use crate::pickle::{Known, Node, NodeId, Raw, Run, SHAPES_FROM_NODES, Tree};
 use crate::rebuild::array::Array;
 use crate::rebuild::storage::{StorageTable, StorageUse, count, storage_class};
 use crate::rebuild::walk::Component;
@@ -99,7 +99,8 @@ pub(crate) struct Rebuilder<'t, 's, 'r> {
     pub(crate) byte_order: ByteOrder,
     /// Sizes and strides of all tensors; those of some are also those of others.
     pub(crate) dims: Vec<u64>,
-    shapes: [Shape; SHAPES_KEPT],
+    /// Lately met, by a hash of where they stand; none in a tree of few nodes.
+    shapes: Vec<Shape>,
 }
 
 impl<'t, 's, 'r> Rebuilder<'t, 's, 'r> {
@@ -109,7 +110,9 @@ impl<'t, 's, 'r> Rebuilder<'t, 's, 'r> {
         limits: &'t Limits,
         byte_order: ByteOrder,
     ) -> Self {
-        Self { tree, storages, limits, byte_order, dims: Vec::new(), shapes: [Shape::default(); SHAPES_KEPT] }
+        let shapes = if tree.nodes.len() < SHAPES_FROM_NODES { 0 } else { SHAPES_KEPT };
+        let shapes = vec![Shape::default(); shapes];
+        Self { tree, storages, limits, byte_order, dims: Vec::new(), shapes }
     }
 
     /// Returns the tensor an object stands for, or `None` when it is no tensor.
@@ -430,15 +433,16 @@ impl<'t, 's, 'r> Rebuilder<'t, 's, 'r> {
         let slot =
             runs.map(|(size, stride)| (size.start ^ stride.start.rotate_left(3)) as usize % SHAPES_KEPT);
         if let (Some(runs), Some(slot)) = (runs, slot) {
-            let kept = self.shapes[slot];
-            if (kept.size, kept.stride) == runs && kept.rank > 0 {
+            let kept = self.shapes.get(slot).filter(|kept| (kept.size, kept.stride) == runs && kept.rank > 0);
+            if let Some(kept) = kept {
                 (parsed.dims_start, parsed.rank) = (kept.dims_start, Some(kept.rank));
                 return Ok(());
             }
         }
         self.count_dims(parsed, size, stride)?;
-        if let (Some((size, stride)), Some(slot), Some(rank)) = (runs, slot, parsed.rank) {
-            self.shapes[slot] = Shape { size, stride, dims_start: parsed.dims_start, rank };
+        let kept = slot.and_then(|slot| self.shapes.get_mut(slot));
+        if let (Some((size, stride)), Some(kept), Some(rank)) = (runs, kept, parsed.rank) {
+            *kept = Shape { size, stride, dims_start: parsed.dims_start, rank };
         }
         Ok(())
     }
