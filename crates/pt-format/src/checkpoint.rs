@@ -100,7 +100,7 @@ impl<'s> Checkpoint<'s> {
     }
 
     /// Finds the tensors in the values, whatever container they came from.
-    fn assemble(
+    pub(crate) fn assemble(
         mut tree: Tree<'s>,
         records: &dyn Records,
         limits: &Limits,

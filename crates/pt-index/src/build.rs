@@ -12,6 +12,7 @@ use crate::earlier::{Earlier, Marked};
 use crate::error::{Error, Result};
 use crate::freshness::{Freshness, Policy, Stamp};
 use crate::index::{FileEntry, Index};
+use crate::mould::Moulds;
 use crate::record::{self, Record, SharedRecord};
 use crate::source::{Ends, FileSource, Folder, OpenFile};
 use crate::walk::{Found, Selection, data_files};
@@ -124,7 +125,7 @@ pub fn build_source(path: &Path, source: &FileSource, limits: &Limits) -> Result
     let mut builder = IndexBuilder::default();
     let stamp = Stamp::of(source.metadata());
     let add = |checkpoint: &Checkpoint<'_>| builder.add("", stamp, checkpoint);
-    with_checkpoint(|| path.to_owned(), source.open_file(), limits, &mut Reading::of_one(), add)??;
+    with_checkpoint(|| path.to_owned(), source.open_file(), limits, add)??;
     builder.finish()
 }
 
@@ -278,11 +279,12 @@ enum Outcome {
 struct Scratch {
     reading: Reading,
     record: record::Scratch,
+    moulds: Moulds,
 }
 
 /// How files are read, one after the other.
 #[derive(Default)]
-pub(crate) struct Reading {
+struct Reading {
     buffer: Vec<u8>,
     /// So many files are read whole before one is asked again whether it is in memory.
     whole: u32,
@@ -290,7 +292,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Reads single files.
-    pub(crate) fn of_one() -> Self {
+    fn of_one() -> Self {
         Self { whole: u32::MAX, ..Self::default() }
     }
 }
@@ -300,45 +302,71 @@ fn look_at(folder: &Folder, file: &Found, limits: &Limits, scratch: &mut Scratch
         return Outcome::Failed(Stamp::default(), problem.to_error(folder.join(&file.path)));
     }
     let mut stamp = Stamp::default();
-    let record = folder.open_file(&file.path).and_then(|(source, found)| {
+    let Scratch { reading, record, moulds } = scratch;
+    let taken_down = folder.open_file(&file.path).and_then(|(open, found)| {
         stamp = found;
-        let record = |checkpoint: &Checkpoint<'_>| Record::new(stamp, checkpoint, &mut scratch.record);
-        with_checkpoint(|| folder.join(&file.path), &source, limits, &mut scratch.reading, record)?
+        with_source(
+            || folder.join(&file.path),
+            &open,
+            reading,
+            |source| {
+                if let Some(record) = moulds.fill(stamp, source) {
+                    return Ok(Ok(record));
+                }
+                let checkpoint = Checkpoint::parse(source, limits)?;
+                let new = Record::new(stamp, &checkpoint, record).map(|new| new.shared(record));
+                if let Ok(new) = &new
+                    && new.is_like_before
+                {
+                    moulds.add(source, &checkpoint, new, limits);
+                }
+                Ok(new)
+            },
+        )?
     });
-    match record {
-        Ok(record) => Outcome::Parsed(record.shared(&mut scratch.record)),
+    match taken_down {
+        Ok(record) => Outcome::Parsed(record),
         Err(error) => Outcome::Failed(stamp, error),
     }
 }
 
-/// Parses a file: a small one is read whole, of a large one, and of one that is in memory, the directory and the pickle.
-/// `path` is for messages.
+/// Parses a file. `path` is for messages.
 pub(crate) fn with_checkpoint<T>(
     path: impl Fn() -> PathBuf,
-    source: &OpenFile,
+    file: &OpenFile,
     limits: &Limits,
-    reading: &mut Reading,
     then: impl FnOnce(&Checkpoint<'_>) -> T,
 ) -> Result<T> {
+    with_source(path, file, &mut Reading::of_one(), |source| Ok(then(&Checkpoint::parse(source, limits)?)))
+}
+
+/// Reads as much of a file as its parser will want: a small one is read whole, of a large one, and of one that is in memory,
+/// the directory and the pickle are.
+fn with_source<T>(
+    path: impl Fn() -> PathBuf,
+    file: &OpenFile,
+    reading: &mut Reading,
+    then: impl FnOnce(&dyn Source) -> Result<T, pt_format::Error>,
+) -> Result<T> {
     let failed = |source| Error::File { path: path(), source };
-    if source.len() > WHOLE_FILE_BYTES {
-        return Ok(then(&Checkpoint::parse(source, limits).map_err(failed)?));
+    if file.len() > WHOLE_FILE_BYTES {
+        return then(file).map_err(failed);
     }
     // From a disk, all of it comes as fast as parts do. In memory most of it would be copied for nothing.
-    if source.len() >= ENDS_FROM_BYTES
-        && let Some(ends) = read_ends(source, reading)
+    if file.len() >= ENDS_FROM_BYTES
+        && let Some(ends) = read_ends(file, reading)
     {
-        return Ok(then(&Checkpoint::parse(&ends, limits).map_err(failed)?));
+        return then(&ends).map_err(failed);
     }
     let buffer = &mut reading.buffer;
     // Kept from file to file: neither taken anew nor filled with zeros each time.
-    let length = source.len() as usize;
+    let length = file.len() as usize;
     if buffer.len() < length {
         buffer.resize(length, 0);
     }
     let bytes = &mut buffer[..length];
-    source.read_exact_at(bytes, 0).map_err(|error| Error::io(&path(), "read")(error))?;
-    Ok(then(&Checkpoint::parse(&*bytes, limits).map_err(failed)?))
+    file.read_exact_at(bytes, 0).map_err(|error| Error::io(&path(), "read")(error))?;
+    then(&&*bytes).map_err(failed)
 }
 
 /// Reads both ends of an archive; `None` for one that is not in memory, and for other files.

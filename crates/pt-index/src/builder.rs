@@ -61,7 +61,7 @@ impl IndexBuilder {
 
     /// Adds a file that was taken down already.
     pub(crate) fn add_record(&mut self, path: &str, record: SharedRecord) -> Result<()> {
-        let SharedRecord { stamp, fingerprint, structure, numbers, mut cells, text } = record;
+        let SharedRecord { stamp, fingerprint, structure, numbers, mut cells, text, .. } = record;
         for cell in cells.iter_mut().filter(|cell| cell.kind == column::STR) {
             cell.bits = self.texts.intern(cell.text(&text))?.into();
         }

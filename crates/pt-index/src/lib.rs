@@ -28,6 +28,7 @@ mod freshness;
 mod index;
 mod layout;
 mod listing;
+mod mould;
 mod paths;
 mod record;
 mod save;

@@ -37,6 +37,8 @@ pub(crate) struct SharedRecord {
     pub(crate) numbers: Vec<u64>,
     pub(crate) cells: Vec<Cell>,
     pub(crate) text: String,
+    /// Whether its structure is that of the file before it.
+    pub(crate) is_like_before: bool,
 }
 
 /// What is kept from file to file while many are taken down.
@@ -121,14 +123,14 @@ impl Record {
         let Self { stamp, fingerprint, structure, cells, text } = self;
         let mut numbers = Vec::with_capacity(structure.numbers_count());
         numbers.extend(structure.numbers());
-        let structure = match &scratch.before {
+        let (structure, is_like_before) = match &scratch.before {
             Some(before) if before.same(&structure) => {
                 scratch.spare = structure;
-                Arc::clone(before)
+                (Arc::clone(before), true)
             }
-            _ => Arc::clone(scratch.before.insert(Arc::new(structure))),
+            _ => (Arc::clone(scratch.before.insert(Arc::new(structure))), false),
         };
-        SharedRecord { stamp, fingerprint, structure, numbers, cells, text }
+        SharedRecord { stamp, fingerprint, structure, numbers, cells, text, is_like_before }
     }
 
     /// Takes down the parts of the saved object. Scalars become columns.

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use pt_format::{Checkpoint, Limits};
 use serde::Deserialize;
 
-use crate::build::{Reading, with_checkpoint};
+use crate::build::with_checkpoint;
 use crate::builder::IndexBuilder;
 use crate::error::{Error, Result};
 use crate::freshness::Stamp;
@@ -83,7 +83,7 @@ pub fn build_shards(path: &Path, limits: &Limits) -> Result<Index> {
         let source = FileSource::open(&path)?;
         let stamp = Stamp::of(source.metadata());
         let add = |checkpoint: &Checkpoint<'_>| builder.add(file, stamp, checkpoint);
-        with_checkpoint(|| path.clone(), source.open_file(), limits, &mut Reading::of_one(), add)??;
+        with_checkpoint(|| path.clone(), source.open_file(), limits, add)??;
     }
     let index = builder.finish()?;
     for (name, file) in &weight_map {

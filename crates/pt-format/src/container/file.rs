@@ -81,10 +81,15 @@ impl<'s, S: Source + ?Sized> File<'s, S> {
             // All there is lies in the pickle.
             Self::Plain(plain) => (&[][..], plain.bytes(), true),
         };
-        let mut hasher = Xxh3::new();
-        hasher.update(directory);
-        hasher.update(head);
-        hasher.update(&[u8::from(self.byte_order() == ByteOrder::Big)]);
-        Fingerprint { digest: hasher.digest(), covers_content }
+        Fingerprint { digest: digest(directory, head, self.byte_order()), covers_content }
     }
+}
+
+/// Digests the directory of a file, its pickles or descriptions, and the byte order.
+pub(crate) fn digest(directory: &[u8], head: &[u8], byte_order: ByteOrder) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(directory);
+    hasher.update(head);
+    hasher.update(&[u8::from(byte_order == ByteOrder::Big)]);
+    hasher.digest()
 }

@@ -16,13 +16,15 @@ use std::fmt;
 
 pub(crate) use self::described::{DescribedArchive, Safetensors};
 pub use self::detect::detect;
-pub(crate) use self::file::File;
+pub(crate) use self::file::{File, digest};
 pub(crate) use self::legacy::Legacy;
 pub use self::legacy::LegacyProblem;
-pub(crate) use self::pickles::{ArchiveRecords, Pickles};
+pub(crate) use self::pickles::{ArchiveRecords, PICKLE_RECORD, Pickles, SMALL_RECORDS};
 pub(crate) use self::plain::{NoRecords, Plain};
 pub use self::record::Record;
+pub(crate) use self::record::name_hash;
 pub(crate) use self::tar::Tar;
+pub(crate) use self::zip::ends_alike;
 pub use self::zip::{Archive, ArchiveProblem, Entry};
 
 /// The container formats PyTorch has written over the years.

@@ -27,6 +27,13 @@ use crate::source::Source;
 /// Put in front of the names of what a module was traced with, so that it is no attribute of the module.
 const TRACED_INPUTS: &str = "TRACED_INPUTS";
 
+/// The record of the object itself.
+pub(crate) const PICKLE_RECORD: &str = "data.pkl";
+/// Records of a few bytes that say how others are to be read.
+const ALIGNMENT_RECORD: &str = ".storage_alignment";
+const BYTE_ORDER_RECORD: &str = "byteorder";
+pub(crate) const SMALL_RECORDS: [&str; 2] = [ALIGNMENT_RECORD, BYTE_ORDER_RECORD];
+
 /// The pickles of an archive, read but not run.
 pub(crate) struct Pickles<'s> {
     pub(crate) container: Container,
@@ -45,11 +52,11 @@ struct Part {
 }
 
 /// A pickle as those see it who run it themselves.
-pub(super) struct PartText<'p> {
-    pub(super) record: &'p str,
+pub(crate) struct PartText<'p> {
+    pub(crate) record: &'p str,
     pub(super) folder: &'p Folder,
-    pub(super) text: &'p [u8],
-    pub(super) file: Result<u64, String>,
+    pub(crate) text: &'p [u8],
+    pub(crate) file: Result<u64, String>,
 }
 
 /// A pickle that is to be read.
@@ -100,7 +107,7 @@ impl<'s> Pickles<'s> {
         if let Some(first) = plans.first() {
             archive.prefetch(first.index, limits)?;
         }
-        let alignment = small_record(archive, ".storage_alignment")?.and_then(|text| parse_number(&text));
+        let alignment = small_record(archive, ALIGNMENT_RECORD)?.and_then(|text| parse_number(&text));
         // A number torch could not have used says nothing about where data starts.
         if let Some(alignment) = alignment.filter(|alignment| (1..=1 << 16).contains(alignment)) {
             archive.set_alignment(alignment);
@@ -136,7 +143,7 @@ impl<'s> Pickles<'s> {
     }
 
     /// Returns the pickles one by one.
-    pub(super) fn parts(&self) -> impl Iterator<Item = PartText<'_>> {
+    pub(crate) fn parts(&self) -> impl ExactSizeIterator<Item = PartText<'_>> {
         self.parts.iter().map(|part| PartText {
             record: &part.plan.record,
             folder: &part.plan.folder,
@@ -239,7 +246,7 @@ fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result
     if has(".data/extern_modules") || has(".data/python_version") {
         return plan_package(archive, limits).map(|plans| (Container::Package, plans));
     }
-    let main = archive.find_in_root("data.pkl").map(|index| Plan {
+    let main = archive.find_in_root(PICKLE_RECORD).map(|index| Plan {
         index,
         record: archive.shown_name(index),
         folder: Folder { prefix: archive.in_root("data/"), suffix: b"" },
@@ -269,8 +276,8 @@ fn plan<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -> Result
     if let Some(main) = main {
         return Ok((Container::Zip, smallvec![main]));
     }
-    if has("version") || has("byteorder") {
-        let record = String::from_utf8_lossy(&archive.in_root("data.pkl")).into_owned();
+    if has("version") || has(BYTE_ORDER_RECORD) {
+        let record = String::from_utf8_lossy(&archive.in_root(PICKLE_RECORD)).into_owned();
         return Err(Error::MissingRecord { record, records: archive.entries().len() });
     }
     Err(not_torch(archive))
@@ -328,11 +335,11 @@ fn plan_package<S: Source + ?Sized>(archive: &Archive<'_, S>, limits: &Limits) -
 
 /// Returns the order of bytes inside the storages.
 pub(super) fn read_byte_order<S: Source + ?Sized>(archive: &Archive<'_, S>) -> Result<ByteOrder> {
-    match small_record(archive, "byteorder")?.as_deref() {
+    match small_record(archive, BYTE_ORDER_RECORD)?.as_deref() {
         None | Some(b"little") => Ok(ByteOrder::Little),
         Some(b"big") => Ok(ByteOrder::Big),
         Some(other) => {
-            let record = String::from_utf8_lossy(&archive.in_root("byteorder")).into_owned();
+            let record = String::from_utf8_lossy(&archive.in_root(BYTE_ORDER_RECORD)).into_owned();
             let found = format!("`{}`", other[..other.len().min(40)].escape_ascii());
             Err(Error::Record { record, fault: Fault::Content { found, expected: "`little` or `big`" } })
         }

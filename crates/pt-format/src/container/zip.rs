@@ -20,6 +20,7 @@
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -37,6 +38,8 @@ const END64_SIGNATURE: &[u8; 4] = b"PK\x06\x06";
 const END64_BYTES: u64 = 56;
 const DIRECTORY_SIGNATURE: &[u8; 4] = b"PK\x01\x02";
 const DIRECTORY_ENTRY_BYTES: usize = 46;
+/// Where in an entry the checksum stands.
+const CRC32_AT: usize = 16;
 const LOCAL_SIGNATURE: &[u8; 4] = b"PK\x03\x04";
 /// Fixed part of a local header; name and extra field follow.
 pub(super) const LOCAL_HEADER_BYTES: u64 = 30;
@@ -161,6 +164,18 @@ impl Entry {
         self.method == METHOD_STORED
     }
 
+    /// Returns where in the directory its name stands.
+    pub(crate) fn name_place(&self) -> Range<usize> {
+        let start = self.name_start as usize;
+        start..start + usize::from(self.name_bytes)
+    }
+
+    /// Returns where in the directory its checksum stands.
+    pub(crate) fn crc32_place(&self) -> Range<usize> {
+        let start = self.name_start as usize - DIRECTORY_ENTRY_BYTES + CRC32_AT;
+        start..start + size_of::<u32>()
+    }
+
     /// Returns whether no other record has its name.
     pub(crate) fn has_name_alone(&self) -> bool {
         self.troubles & TROUBLE_DUPLICATE == 0
@@ -195,6 +210,7 @@ impl Entry {
 pub struct Archive<'s, S: ?Sized> {
     source: &'s S,
     directory: Cow<'s, [u8]>,
+    directory_offset: u64,
     entries: Vec<Entry>,
     /// Empty where there are only a few records.
     by_name: HashTable<u32>,
@@ -254,6 +270,7 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         let mut archive = Self {
             source,
             directory,
+            directory_offset: end.directory_offset,
             entries: Vec::new(),
             by_name: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -276,8 +293,7 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
 
     /// Returns the name of a record, with the top folder. It may be any bytes.
     pub fn name(&self, entry: &Entry) -> &[u8] {
-        let start = entry.name_start as usize;
-        &self.directory[start..start + usize::from(entry.name_bytes)]
+        &self.directory[entry.name_place()]
     }
 
     /// Returns the name of the record with this number, for people.
@@ -300,6 +316,11 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         &self.directory
     }
 
+    /// Returns the position of the central directory in the file.
+    pub(crate) fn directory_offset(&self) -> u64 {
+        self.directory_offset
+    }
+
     /// Finds a record by its full name, matched exactly (torch itself ignores case, which lets two records answer
     /// to one name).
     pub fn find(&self, name: &[u8]) -> Option<usize> {
@@ -319,10 +340,9 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
         }
         // Ten of these lookups happen in every file, however small: nothing is copied for them.
         let root = self.root();
-                let full_bytes = root.len() + 1 + name.len();
+        let full_bytes = root.len() + 1 + name.len();
         self.entries.iter().position(|entry| {
-            usize::from(entry.name_bytes) == full_bytes
-                && is_below(self.name(entry), root, name.as_bytes())
+            usize::from(entry.name_bytes) == full_bytes && is_below(self.name(entry), root, name.as_bytes())
         })
     }
 
@@ -392,6 +412,11 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
     /// Takes note of the alignment the writer used (record `.storage_alignment`).
     pub(crate) fn set_alignment(&mut self, alignment: u64) {
         self.alignment = alignment;
+    }
+
+    /// Returns whether the writer used the usual alignment.
+    pub(crate) fn has_usual_alignment(&self) -> bool {
+        self.alignment == DEFAULT_ALIGNMENT
     }
 
     /// Returns the place of a record.
@@ -554,7 +579,7 @@ impl<'s, S: Source + ?Sized> Archive<'s, S> {
                 flags: u16_at(fixed, 8),
                 method: u16_at(fixed, 10),
                 troubles: 0,
-                crc32: u32_at(fixed, 16),
+                crc32: u32_at(fixed, CRC32_AT),
                 packed_size: u32_at(fixed, 20).into(),
                 size: u32_at(fixed, 24).into(),
                 header_offset: u32_at(fixed, 42).into(),
@@ -672,6 +697,20 @@ pub(super) fn local_data_start(header: &[u8], header_offset: u64, name: &[u8]) -
         return Err(Fault::LocalName { offset: header_offset });
     }
     Ok(header_offset + LOCAL_HEADER_BYTES + name.len() as u64 + u64::from(u16_at(fixed, 28)))
+}
+
+/// Returns whether the end records of a file are the same whatever stands in some ranges of its tail: whether it ends with
+/// an end record without a comment, where another might stand, and those ranges cannot make a zip64 locator before it.
+pub(crate) fn ends_alike(tail: &[u8], free: &[Range<usize>]) -> bool {
+    let place = tail.len().checked_sub(END_BYTES as usize).and_then(|end| {
+        let start = end.checked_sub(LOCATOR_BYTES as usize)?;
+        (tail[end..].starts_with(END_SIGNATURE) && u16_at(&tail[end..], 20) == 0).then_some(start)
+    });
+    let Some(start) = place else { return false };
+    let is_free = |at: &usize| free.iter().any(|range| range.contains(at));
+    let places = start..start + LOCATOR_SIGNATURE.len();
+    let differs = |at: usize| tail[at] != LOCATOR_SIGNATURE[at - start];
+    !places.clone().any(|at| is_free(&at)) || places.filter(|at| !is_free(at)).any(differs)
 }
 
 /// What the end records say.

@@ -97,11 +97,24 @@ impl<'s> Machine<'s, '_> {
     /// # Errors
     /// [`Error::Pickle`] with the byte offset inside the pickle, or [`Error::Limit`].
     pub(crate) fn run(
+        tree: Tree<'s>,
+        range: Range<usize>,
+        persistent_ids: PersistentIds,
+        limits: &Limits,
+        record: &str,
+    ) -> Result<(Tree<'s>, Raw, usize)> {
+        Self::run_watched(tree, range, persistent_ids, limits, record, |_| ())
+    }
+
+    /// The same. `watch` is told where in the text each opcode stands, but for those that put what was just made into the
+    /// memo.
+    pub(crate) fn run_watched(
         mut tree: Tree<'s>,
         range: Range<usize>,
         persistent_ids: PersistentIds,
         limits: &Limits,
         record: &str,
+        mut watch: impl FnMut(usize),
     ) -> Result<(Tree<'s>, Raw, usize)> {
         let length = range.len();
         let values_max = limits.values.min(VALUES_MAX);
@@ -129,6 +142,7 @@ impl<'s> Machine<'s, '_> {
         machine.tree.items.reserve((length / 6).min(1 << 21));
         loop {
             let opcode_at = machine.at();
+            watch(opcode_at);
             match machine.step() {
                 Ok(false) => {}
                 Ok(true) => break,

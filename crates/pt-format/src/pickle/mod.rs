@@ -25,7 +25,7 @@ pub(crate) use self::repr::repr;
 pub use self::scan::GlobalUse;
 pub(crate) use self::scan::{Globals, Loaded, Stopped};
 pub(crate) use self::tree::{
-    Items, Node, NodeId, Pairs, Raw, Root, Run, SHAPES_FROM_NODES, Sequence, Text, Tree,
+    Items, Node, NodeId, Pairs, PersistentId, Raw, Root, Run, SHAPES_FROM_NODES, Sequence, Text, Tree,
 };
 pub(crate) use self::value::JIT_WRAPPERS_MAX;
 pub use self::value::{Kind, Value};

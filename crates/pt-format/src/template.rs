@@ -1,0 +1,425 @@
+//! What the heads of like files have in common, so that the next one is compared instead of parsed.
+//!
+//! The samples of a data set are written by one program: their heads have the same length and differ in the name of the
+//! archive, in checksums, and in a number or two among their values. A [`Template`] is the head of such a file and the places
+//! where another may differ without being different: anything that matches it has the same tensors in the same places.
+//!
+//! What makes that sure:
+//!
+//! * All that parsing looked at is compared: signature, pickle, directory, end records and the records that say how others are
+//!   to be read. Where it had to look at more (local headers, compressed records, several pickles), there is no template.
+//! * A number is free only if all it does is to be a value in a container. Which numbers those are is found by running the
+//!   pickle once more with a different number in each place: a free one turns up exactly once, in a list, tuple or dict
+//!   (not as a key) that nothing else refers to, and neither does anything else refer to the containers around it.
+//! * The name of the archive may be any other of its length without a slash, if it is the same in all records. All names are
+//!   compared below it, so none can become another's.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::checkpoint::{ByteOrder, Checkpoint, Fingerprint};
+use crate::container::{
+    Archive, Container, File, NoRecords, PICKLE_RECORD, Pickles, Record, SMALL_RECORDS, digest, ends_alike,
+    name_hash,
+};
+use crate::limits::Limits;
+use crate::pickle::{
+    Machine, Node, NodeId, PersistentId, PersistentIds, Raw, Root, SHAPES_FROM_NODES, Tree, opcode as op,
+};
+use crate::source::Source;
+use crate::structure::PartKind;
+
+/// Numbers in a pickle that are told apart: as many as fit into the shortest ones.
+const NUMBERS_MAX: usize = 256;
+/// A signature is all that parsing looks at in the beginning of an archive, but for the pickle.
+const SIGNATURE_BYTES: usize = 4;
+
+/// The head of a file, as a template for others like it.
+///
+/// ```
+/// use pt_format::{Checkpoint, Limits, Number, Template, write};
+/// let sample = |y: i64| {
+///     let x = write::Tensor::new::<f32>(&[2], &[1.0, 2.0])?;
+///     write::to_vec(&write::Object::dict([("x", x.into()), ("y", y.into())]))
+/// };
+/// let (first, second) = (sample(3)?, sample(4)?);
+/// let checkpoint = Checkpoint::parse(&first, &Limits::default())?;
+/// let template = Template::of(&first, &checkpoint, &Limits::default()).unwrap();
+///
+/// let alike = template.compare(&second).unwrap();
+/// assert_eq!(alike.fingerprint(), Checkpoint::parse(&second, &Limits::default())?.fingerprint());
+/// // The first scalar of the file is an integer.
+/// assert_eq!(alike.numbers().collect::<Vec<_>>(), [(0, Number::Int(4))]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Template {
+    file_bytes: u64,
+    pickle: Stretch,
+    /// Directory and end records.
+    end: Stretch,
+    directory_bytes: usize,
+    /// Signature and small records.
+    fixed: Vec<Stretch>,
+    /// Where in `end` the name of the archive stands.
+    roots: Vec<Range<usize>>,
+    /// Where in `end` the checksum of each record stands that has bytes.
+    crcs: Vec<Range<usize>>,
+    storages: Vec<Storage>,
+    numbers: Vec<FreeNumber>,
+    byte_order: ByteOrder,
+    covers_content: bool,
+}
+
+/// A run of the file.
+#[derive(Debug)]
+struct Stretch {
+    offset: u64,
+    bytes: Vec<u8>,
+    /// What may differ: sorted, apart from each other.
+    free: Vec<Range<usize>>,
+}
+
+/// A storage of the file: what holds it, and where in [`Template::end`] its name and checksum stand.
+#[derive(Debug)]
+struct Storage {
+    record: Record,
+    name: Range<usize>,
+    crc32: Range<usize>,
+}
+
+/// A number that may be another.
+#[derive(Debug)]
+struct FreeNumber {
+    /// Which plain scalar of the file it is, counted over [`Checkpoint::structure`].
+    leaf: usize,
+    opcode: u8,
+    /// Where in the pickle it stands.
+    place: Range<usize>,
+}
+
+/// A number among the values of a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    /// `int`.
+    Int(i64),
+    /// `float`.
+    Float(f64),
+}
+
+/// The head of a file that matches a [`Template`].
+#[derive(Debug)]
+pub struct Alike<'s, 't> {
+    template: &'t Template,
+    pickle: Cow<'s, [u8]>,
+    end: Cow<'s, [u8]>,
+}
+
+impl Template {
+    /// Makes a template of a file that was parsed, `None` where it cannot be one: it has faults, tensors by the dozen, or a
+    /// structure that takes more than its head to see. It holds for files that are parsed with the same limits.
+    pub fn of<S: Source + ?Sized>(source: &S, checkpoint: &Checkpoint<'_>, limits: &Limits) -> Option<Self> {
+        if checkpoint.container() != Container::Zip || checkpoint.check().is_err() || checkpoint.aliases_cut()
+        {
+            return None;
+        }
+        let File::Pickles(archive, pickles) = File::read(source, limits).ok()? else { return None };
+        // Before another one is known, the header of the record that tells it is read.
+        if !archive.has_usual_alignment() {
+            return None;
+        }
+        let numbers = free_numbers(&pickles, checkpoint, limits)?;
+        let pickle = Stretch {
+            offset: seen(&archive, archive.find_in_root(PICKLE_RECORD)?)?.data_offset,
+            bytes: pickles.bytes().to_vec(),
+            free: numbers.iter().map(|number| number.place.clone()).collect(),
+        };
+        let mut fixed = vec![Stretch::read(source, 0, SIGNATURE_BYTES)?];
+        for name in SMALL_RECORDS {
+            if let Some(index) = archive.find_in_root(name) {
+                let record = seen(&archive, index)?;
+                fixed.push(Stretch::read(source, record.data_offset, record.bytes.try_into().ok()?)?);
+            }
+        }
+        let directory = archive.directory_offset();
+        let end = Stretch::read(source, directory, (source.len() - directory).try_into().ok()?)?;
+        let mut template = Self {
+            file_bytes: source.len(),
+            pickle,
+            end,
+            directory_bytes: archive.directory().len(),
+            fixed,
+            roots: Vec::new(),
+            crcs: Vec::new(),
+            storages: Vec::new(),
+            numbers,
+            byte_order: checkpoint.byte_order(),
+            covers_content: checkpoint.fingerprint().covers_content,
+        };
+        template.take_records(&archive, checkpoint)?;
+        Some(template)
+    }
+
+    /// Takes down where in the directory names and checksums stand, and which of them are those of storages.
+    fn take_records<S: Source + ?Sized>(
+        &mut self,
+        archive: &Archive<'_, S>,
+        checkpoint: &Checkpoint<'_>,
+    ) -> Option<()> {
+        let root = archive.root();
+        for entry in archive.entries() {
+            let place = entry.name_place();
+            let below = archive.name(entry).strip_prefix(root)?;
+            if root.is_empty() || !below.starts_with(b"/") {
+                return None;
+            }
+            self.roots.push(place.start..place.start + root.len());
+            if entry.size > 0 {
+                self.crcs.push(entry.crc32_place());
+            }
+            self.end.free.extend([entry.crc32_place(), self.roots.last()?.clone()]);
+        }
+        for storage in checkpoint.storages() {
+            let record = storage.record().filter(|_| storage.fault().is_none())?;
+            let holds = |index: &usize| Some(archive.entries()[*index].header_offset) == record.header_offset;
+            let index = (0..archive.entries().len()).find(holds)?;
+            if seen(archive, index)? != record {
+                return None;
+            }
+            let entry = &archive.entries()[index];
+            self.storages.push(Storage { record, name: entry.name_place(), crc32: entry.crc32_place() });
+        }
+        let is_sorted = self.end.free.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        (is_sorted && ends_alike(&self.end.bytes, &self.end.free)).then_some(())
+    }
+
+    /// Compares another file with the template, `None` if it must be parsed: it may be anything then.
+    pub fn compare<'s, S: Source + ?Sized>(&self, source: &'s S) -> Option<Alike<'s, '_>> {
+        if source.len() != self.file_bytes {
+            return None;
+        }
+        let end = self.end.compare(source)?;
+        let root = &end[self.roots.first()?.clone()];
+        if root.contains(&b'/') || self.roots.iter().any(|other| end[other.clone()] != *root) {
+            return None;
+        }
+        let is_covered = |place: &Range<usize>| end[place.clone()] != [0; size_of::<u32>()];
+        if self.crcs.iter().all(is_covered) != self.covers_content {
+            return None;
+        }
+        let pickle = self.pickle.compare(source)?;
+        let fixed = self.fixed.iter().all(|stretch| stretch.compare(source).is_some());
+        fixed.then_some(Alike { template: self, pickle, end })
+    }
+}
+
+impl Alike<'_, '_> {
+    /// Returns the fingerprint of the file: the one that parsing it gives.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let Template { directory_bytes, byte_order, covers_content, .. } = *self.template;
+        let directory = &self.end[..directory_bytes];
+        Fingerprint { digest: digest(directory, &self.pickle, byte_order), covers_content }
+    }
+
+    /// Returns the record of each storage, in the order of [`Checkpoint::storages`].
+    pub fn records(&self) -> impl ExactSizeIterator<Item = Record> {
+        self.template.storages.iter().map(|Storage { record, name, crc32 }| {
+            let crc32 = self.end[crc32.clone()].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+            Record { crc32, name_hash: name_hash(&self.end[name.clone()]), ..*record }
+        })
+    }
+
+    /// Returns the numbers among the plain scalars of the file that may be others than the template's, each with the number of
+    /// its scalar: counted over the parts of [`Checkpoint::structure`] that are [`PartKind::Leaf`].
+    pub fn numbers(&self) -> impl ExactSizeIterator<Item = (usize, Number)> {
+        self.template.numbers.iter().map(|number| {
+            let argument = &self.pickle[number.place.clone()];
+            (number.leaf, read_number(number.opcode, argument).unwrap_or(Number::Int(0)))
+        })
+    }
+}
+
+impl Stretch {
+    fn read<S: Source + ?Sized>(source: &S, offset: u64, length: usize) -> Option<Self> {
+        let bytes = source.read_at(offset, length).ok()?.into_owned();
+        Some(Self { offset, bytes, free: Vec::new() })
+    }
+
+    /// Returns what stands there in another file, if it is the same but for what may differ.
+    fn compare<'s, S: Source + ?Sized>(&self, source: &'s S) -> Option<Cow<'s, [u8]>> {
+        let bytes = source.read_at(self.offset, self.bytes.len()).ok()?;
+        let mut start = 0;
+        for free in &self.free {
+            if bytes[start..free.start] != self.bytes[start..free.start] {
+                return None;
+            }
+            start = free.end;
+        }
+        (bytes[start..] == self.bytes[start..]).then_some(bytes)
+    }
+}
+
+/// Returns a record whose place shows in the directory alone, and which is usable as it stands.
+fn seen<S: Source + ?Sized>(archive: &Archive<'_, S>, index: usize) -> Option<Record> {
+    let entry = &archive.entries()[index];
+    let record = archive.record(index).ok()?;
+    let is_seen = archive.computed_data_start(index) == Some(record.data_offset);
+    (is_seen && entry.is_stored() && entry.fault().is_none()).then_some(record)
+}
+
+/// Returns the bytes of the argument of an opcode for numbers.
+fn number_bytes(opcode: u8) -> Option<usize> {
+    match opcode {
+        op::BININT1 => Some(1),
+        op::BININT2 => Some(2),
+        op::BININT => Some(4),
+        op::BINFLOAT => Some(8),
+        _ => None,
+    }
+}
+
+/// Reads the argument of an opcode for numbers.
+fn read_number(opcode: u8, argument: &[u8]) -> Option<Number> {
+    match opcode {
+        op::BININT1 => argument.first().map(|&byte| Number::Int(byte.into())),
+        op::BININT2 => argument.first_chunk().map(|bytes| Number::Int(u16::from_le_bytes(*bytes).into())),
+        op::BININT => argument.first_chunk().map(|bytes| Number::Int(i32::from_le_bytes(*bytes).into())),
+        op::BINFLOAT => argument.first_chunk().map(|bytes| Number::Float(f64::from_be_bytes(*bytes))),
+        _ => None,
+    }
+}
+
+/// Writes a number that none other in the pickle is: `mark`.
+fn write_marked(opcode: u8, mark: u8, argument: &mut [u8]) {
+    match opcode {
+        op::BINFLOAT => argument.copy_from_slice(&f64::from(mark).to_be_bytes()),
+        // Little-endian integers.
+        _ => {
+            argument.fill(0);
+            argument[0] = mark;
+        }
+    }
+}
+
+/// Returns the mark of a number that [`write_marked`] wrote.
+fn mark_of(value: Raw) -> Option<usize> {
+    match value {
+        Raw::Int(mark) => usize::try_from(mark).ok(),
+        Raw::Float(mark) => Some(mark as usize),
+        _ => None,
+    }
+}
+
+/// Finds the numbers that may be others: see the top of this file.
+fn free_numbers(
+    pickles: &Pickles<'_>,
+    checkpoint: &Checkpoint<'_>,
+    limits: &Limits,
+) -> Option<Vec<FreeNumber>> {
+    let mut parts = pickles.parts();
+    let (1, Some(pickle)) = (parts.len(), parts.next()) else { return None };
+    let mut text = pickle.text.to_vec();
+    let run = |text: &[u8], watch: &mut dyn FnMut(usize)| {
+        let tree = Tree::new(Cow::Owned(text.to_vec()));
+        let ids = PersistentIds::Storage;
+        Machine::run_watched(tree, 0..text.len(), ids, limits, pickle.record, watch).ok()
+    };
+    let mut opcodes = Vec::new();
+    run(&text, &mut |at| opcodes.push(at))?;
+    let mut numbers = Vec::new();
+    for at in opcodes {
+        let opcode = text[at];
+        if matches!(opcode, op::LONG1 | op::LONG4 | op::INT | op::LONG | op::FLOAT) {
+            // Any of these might be taken for a marked one.
+            return None;
+        }
+        let Some(bytes) = number_bytes(opcode) else { continue };
+        let place = at + 1..at + 1 + bytes;
+        write_marked(opcode, numbers.len() as u8, &mut text[place.clone()]);
+        numbers.push((opcode, place));
+        if numbers.len() > NUMBERS_MAX {
+            return None;
+        }
+    }
+    let (tree, root, _) = run(&text, &mut |_| ())?;
+    // Larger trees share tuples of equal integers.
+    if tree.nodes.len() >= SHAPES_FROM_NODES || tree.nodes.len() != checkpoint.tree.nodes.len() {
+        return None;
+    }
+    let is_free = free_marks(&tree, root, numbers.len());
+    let mut marked = tree;
+    marked.roots.push(Root::new(root, pickle.record));
+    let byte_order = checkpoint.byte_order();
+    let (container, fingerprint) = (checkpoint.container(), checkpoint.fingerprint());
+    let marked = Checkpoint::assemble(marked, &NoRecords, limits, container, byte_order, fingerprint).ok()?;
+    let parts = marked.structure().map(|part| part.kind);
+    if marked.node_states != checkpoint.node_states || !parts.eq(checkpoint.structure().map(|part| part.kind))
+    {
+        return None;
+    }
+    let leaves = marked.structure().filter(|part| part.kind == PartKind::Leaf);
+    let free = leaves.enumerate().filter_map(|(leaf, part)| {
+        let mark = mark_of(part.value.raw).filter(|&mark| is_free[mark])?;
+        let (opcode, place) = numbers[mark].clone();
+        Some(FreeNumber { leaf, opcode, place })
+    });
+    let mut free: Vec<_> = free.collect();
+    free.sort_by_key(|number| number.place.start);
+    Some(free)
+}
+
+/// Tells of each marked number whether all it does is to be a value in a container that nothing else refers to.
+fn free_marks(tree: &Tree<'_>, root: Raw, count: usize) -> Vec<bool> {
+    let mut references = vec![0u32; tree.nodes.len()];
+    let mut seen = vec![0u32; count];
+    let mut refer = |node: NodeId| {
+        if let Some(count) = references.get_mut(node as usize) {
+            *count += 1;
+        }
+    };
+    refer_all(tree, &mut refer);
+    for mark in tree.items.iter().filter_map(|&item| mark_of(item)) {
+        if let Some(seen) = seen.get_mut(mark) {
+            *seen += 1;
+        }
+    }
+    let mut is_free = vec![false; count];
+    let mut open: Vec<NodeId> =
+        root.node().into_iter().filter(|&root| references[root as usize] == 0).collect();
+    while let Some(node) = open.pop() {
+        let values: Vec<Raw> = match tree.node(node) {
+            Node::Dict(pairs) => tree.sequence(pairs).skip(1).step_by(2).collect(),
+            Node::List(items) => tree.sequence(items).collect(),
+            Node::Tuple(run) => tree.run(run).to_vec(),
+            _ => continue,
+        };
+        for value in values {
+            match (value, mark_of(value)) {
+                (Raw::Node(child), _) if references[child as usize] == 1 => open.push(child),
+                (_, Some(mark)) if seen.get(mark) == Some(&1) => is_free[mark] = true,
+                _ => {}
+            }
+        }
+    }
+    is_free
+}
+
+/// Names every node as often as something refers to it.
+fn refer_all(tree: &Tree<'_>, refer: &mut impl FnMut(NodeId)) {
+    for node in tree.items.iter().filter_map(|item| item.node()) {
+        refer(node);
+    }
+    for &node in &tree.nodes {
+        match node {
+            Node::Object { callable, args, .. } => {
+                refer(callable);
+                refer(args);
+            }
+            Node::Persistent(PersistentId::Node(id)) => refer(id),
+            _ => {}
+        }
+    }
+    for extra in &tree.extras {
+        refer(extra.kwargs);
+    }
+}
