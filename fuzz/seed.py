@@ -43,6 +43,8 @@ for path in sorted(path for path in FIXTURES.rglob("*") if path.is_file()):
             for member in archive.namelist():
                 if member.endswith("data.pkl"):
                     add("pickle", name, archive.read(member))
+                    # One byte of it, or of the header before it, is another.
+                    add("template", name, bytes([1, 80, 0, 7]) + archive.read(member))
     except Exception:  # made to be unreadable
         pass
     if path.suffix == ".pkl" or path.name == ".metadata":

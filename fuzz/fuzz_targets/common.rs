@@ -59,13 +59,30 @@ pub fn walk(index: &Index, file: &[u8]) {
 
 /// An archive around a pickle, with two storages of 64 bytes: stored records without CRCs or padding.
 pub fn archive(pickle: &[u8]) -> Vec<u8> {
+    archive_of(pickle, |_| Vec::new())
+}
+
+/// The same with the padding of torch, so that its directory alone tells where its records are.
+pub fn padded_archive(pickle: &[u8]) -> Vec<u8> {
+    archive_of(pickle, |start| {
+        let padding = (start + 4).next_multiple_of(64) - (start + 4);
+        [&b"FB"[..], &(padding as u16).to_le_bytes(), &vec![b'Z'; padding]].concat()
+    })
+}
+
+/// `extra` makes the extra field of a local header, given where it starts.
+fn archive_of(pickle: &[u8], extra: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, data) in [("a/data.pkl", pickle), ("a/data/0", &[1; 64][..]), ("a/data/1", &[2; 64][..])] {
         let (offset, size) = (file.len() as u32, data.len() as u32);
         let mut sizes = [0; 4].to_vec();
         sizes.extend([size.to_le_bytes(), size.to_le_bytes()].concat());
         sizes.extend((name.len() as u16).to_le_bytes());
-        file.extend([&b"PK\x03\x04"[..], &[0; 10], &sizes, &[0; 2], name.as_bytes(), data].concat());
+        let extra = extra(file.len() + 30 + name.len());
+        let extra_bytes = (extra.len() as u16).to_le_bytes();
+        file.extend(
+            [&b"PK\x03\x04"[..], &[0; 10], &sizes, &extra_bytes, name.as_bytes(), &extra, data].concat(),
+        );
         directory.extend(
             [&b"PK\x01\x02"[..], &[0; 12], &sizes, &[0; 12], &offset.to_le_bytes(), name.as_bytes()].concat(),
         );
