@@ -28,21 +28,29 @@ fn object(pickle: Pickle) -> Pickle {
 
 /// Writes a checkpoint of one tensor of bytes, each chunk in a file of its own.
 fn save(folder: &Path, shape: &[u64], chunks: Vec<Chunk>) {
+    let write = |(number, (offsets, sizes, tensor)): (usize, Chunk)| {
+        let (file, bytes) = (format!("__{number}_0.distcp"), write::to_vec(&tensor.into()).unwrap());
+        fs::write(folder.join(&file), &bytes).unwrap();
+        (offsets, sizes, file, bytes.len())
+    };
+    let placed: Vec<_> = chunks.into_iter().enumerate().map(write).collect();
+    save_plan(folder, shape, &placed);
+}
+
+/// Writes the plan alone: position and sizes of each chunk, its file, and how long that is.
+fn save_plan(folder: &Path, shape: &[u64], chunks: &[(Vec<u64>, Vec<u64>, String, usize)]) {
     let mut plan = object(Pickle::new()).str("state_dict_metadata").raw(b"}(").str("w");
     plan = sizes(object(plan).str("size"), shape).str("properties");
     plan = plan.raw(b"ca\nb\n)\x81(").global("torch", "uint8").raw(b"N\x89tb").str("chunks").raw(b"](");
-    for (offsets, shape, _) in &chunks {
+    for (offsets, shape, ..) in chunks {
         plan = sizes(object(plan).str("offsets"), offsets);
         plan = sizes(plan.str("sizes"), shape).raw(b"ub");
     }
     plan = plan.raw(b"eubu").str("storage_data").raw(b"}(");
-    for (number, (offsets, _, tensor)) in chunks.into_iter().enumerate() {
-        let file = format!("__{number}_0.distcp");
-        let bytes = write::to_vec(&tensor.into()).unwrap();
-        plan = sizes(object(plan).str("fqn").str("w").str("offset"), &offsets).raw(b"ub");
-        plan = object(plan).str("relative_path").str(&file).str("offset").int(0).str("length");
-        plan = plan.int(bytes.len() as i32).raw(b"ub");
-        fs::write(folder.join(file), bytes).unwrap();
+    for (offsets, _, file, bytes) in chunks {
+        plan = sizes(object(plan).str("fqn").str("w").str("offset"), offsets).raw(b"ub");
+        plan = object(plan).str("relative_path").str(file).str("offset").int(0).str("length");
+        plan = plan.int(*bytes as i32).raw(b"ub");
     }
     fs::write(folder.join(".metadata"), plan.raw(b"uub").stop()).unwrap();
 }
@@ -157,6 +165,27 @@ fn chunks_that_do_not_fit_are_refused() {
     let mut chunks = grid();
     chunks[0].2 = Tensor::new::<i8>(&[2, 2], &[6, 7, 10, 11]).unwrap();
     assert!(matches!(refusal(&[3, 4], chunks), Obstacle::ChunkMisfit { .. }), "another dtype");
+}
+
+#[test]
+fn a_plan_that_would_take_hours_to_check_is_refused() {
+    // All of them lie in one file, and none can be told from the others along one dimension.
+    const COUNT: u64 = 20_000;
+    const SIDE: u64 = 150;
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = write::to_vec(&chunk(&[], &[COUNT, 1, 1], &[7; COUNT as usize]).2.into()).unwrap();
+    fs::write(folder.path().join("a.distcp"), &bytes).unwrap();
+    let place = |at: u64| vec![at, at / SIDE, at % SIDE];
+    let place = |at: u64| (place(at), vec![COUNT, 1, 1], "a.distcp".to_owned(), bytes.len());
+    save_plan(folder.path(), &[2 * COUNT, SIDE, SIDE], &(0..COUNT).map(place).collect::<Vec<_>>());
+    let index = pt_index::build_distributed(folder.path(), &Default::default()).unwrap();
+    let files = FileCache::new(folder.path(), index);
+    match files.chunked("w").unwrap().check() {
+        Err(Error::Refused { obstacle, .. }) => {
+            assert_eq!(obstacle, Obstacle::ChunksEntangled { chunks: COUNT as usize });
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

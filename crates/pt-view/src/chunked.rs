@@ -10,6 +10,9 @@ use crate::cache::FileCache;
 use crate::error::{Error, Obstacle, Result};
 use crate::view::{TensorView, sane_bytes};
 
+/// Pairs of chunks that are looked at before a tensor is refused: about a second. A grid of 10,000 chunks takes a million.
+const COMPARISONS_MAX: u64 = 1 << 27;
+
 /// A tensor that lies in chunks, in several files, or a part of one. Reading copies: there is no place where the elements lie
 /// together.
 ///
@@ -279,11 +282,15 @@ impl Chunked<'_> {
         };
         let dim = (0..self.whole.len()).max_by_key(starts);
         boxes.sort_unstable_by_key(|(offsets, _)| dim.map(|dim| offsets[dim]));
+        let mut left = COMPARISONS_MAX;
         for (number, (offsets, sizes)) in boxes.iter().enumerate() {
             let later = boxes[number + 1..].iter();
             let near =
                 later.take_while(|(other, _)| dim.is_none_or(|dim| other[dim] < offsets[dim] + sizes[dim]));
             for (other, other_sizes) in near {
+                left = left
+                    .checked_sub(1)
+                    .ok_or_else(|| self.refused(Obstacle::ChunksEntangled { chunks: boxes.len() }))?;
                 let apart = |dim: usize| {
                     offsets[dim] + sizes[dim] <= other[dim] || other[dim] + other_sizes[dim] <= offsets[dim]
                 };

@@ -158,6 +158,12 @@ pub enum Obstacle {
         /// Position of the first element of the other.
         second: Vec<u64>,
     },
+    /// Chunks lie beside each other in so many ways that checking them would take too long: no sharding does that.
+    #[error("has {chunks} chunks that lie beside each other in too many ways to check them")]
+    ChunksEntangled {
+        /// How many there are.
+        chunks: usize,
+    },
     /// A chunk is no part of the whole.
     #[error("has a chunk of {chunk_dtype} {sizes:?} at {offsets:?}, which is no part of {dtype} {shape:?}")]
     ChunkMisfit {
