@@ -1,6 +1,6 @@
 //! One file, parsed: its value tree, its tensors, its storages.
 
-use crate::container::{ArchiveRecords, Container, File, NoRecords, Plain};
+use crate::container::{ArchiveRecords, Container, DescribedArchive, File, NoRecords, Plain};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pickle::{Raw, Tree, Value};
@@ -80,8 +80,8 @@ impl<'s> Checkpoint<'s> {
                 assemble(tree, &ArchiveRecords::new(&archive, folders))
             }
             File::Described(archive, described) => {
-                let records = ArchiveRecords::new(&archive, described.folders).with_inner(described.inner);
-                assemble(described.tree, &records)
+                let DescribedArchive { tree, folders, inner, .. } = *described;
+                assemble(tree, &ArchiveRecords::new(&archive, folders).with_inner(inner))
             }
             File::Legacy(legacy) => {
                 let (tree, records) = legacy.into_parts();

@@ -13,7 +13,7 @@ use crate::source::Source;
 /// The head of a file. Pickles of archives are read but not run; those of older files end only where they stop.
 pub(crate) enum File<'s, S: ?Sized> {
     Pickles(Archive<'s, S>, Pickles<'s>),
-    Described(Archive<'s, S>, DescribedArchive),
+    Described(Archive<'s, S>, Box<DescribedArchive>),
     Legacy(Legacy<'s>),
     Tar(Tar<'s>),
     Safetensors(Safetensors),
@@ -35,7 +35,7 @@ impl<'s, S: Source + ?Sized> File<'s, S> {
             Container::Zip | Container::TorchScript | Container::Package | Container::Pt2 => {
                 let mut archive = Archive::parse(source)?;
                 match DescribedArchive::read(&archive, limits)? {
-                    Some(described) => Self::Described(archive, described),
+                    Some(described) => Self::Described(archive, Box::new(described)),
                     None => {
                         let pickles = Pickles::read(&mut archive, limits)?;
                         Self::Pickles(archive, pickles)
