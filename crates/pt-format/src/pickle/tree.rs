@@ -619,6 +619,9 @@ mod tests {
     #[test]
     fn tuples_of_the_same_integers_share_them() {
         let mut tree = Tree::new(Cow::Borrowed(b""));
+        let shape = [Raw::Int(4), Raw::Int(1)];
+        assert_ne!(tree.add_tuple_run(&shape), tree.add_tuple_run(&shape), "a small tree");
+        tree.nodes.resize(SHAPES_FROM_NODES, Node::Global(0));
         let mut run = |values: &[Raw]| tree.add_tuple_run(values).start;
         let first = run(&[Raw::Int(4), Raw::Int(1)]);
         assert_ne!(run(&[Raw::Int(1), Raw::Int(4)]), first);
