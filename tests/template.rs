@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pt_format::write::{self, Object, Tensor};
-use pt_format::{Checkpoint, Fingerprint, Limits, Number, PartKind, Record, Template};
+use pt_format::{Checkpoint, Fingerprint, Kind, Limits, PartKind, Record, Scalar, Template};
 use rayon::prelude::*;
 
 use crate::common::{Pickle, readable_fixtures, torch_like};
@@ -28,10 +28,11 @@ struct Description {
     leaves: Vec<String>,
 }
 
-fn number(number: Number) -> String {
-    match number {
-        Number::Int(value) => format!("int {value}"),
-        Number::Float(value) => format!("float {:#x}", value.to_bits()),
+fn show(scalar: Scalar<'_>) -> String {
+    match scalar {
+        Scalar::Int(value) => format!("int {value}"),
+        Scalar::Float(value) => format!("float {:#x}", value.to_bits()),
+        Scalar::Str(value) => format!("str {value:?}"),
     }
 }
 
@@ -68,10 +69,12 @@ fn describe(checkpoint: &Checkpoint<'_>) -> Description {
             value.class()
         ));
         if part.kind == PartKind::Leaf {
-            leaves.push(match (value.kind(), value.as_i64(), value.as_f64()) {
-                (pt_format::Kind::Int, Some(value), _) => number(Number::Int(value)),
-                (pt_format::Kind::Float, _, Some(value)) => number(Number::Float(value)),
-                (kind, ..) => format!("{kind:?} {:?} {:?}", value.as_bool(), value.as_str()),
+            leaves.push(match (value.as_i64(), value.as_f64(), value.as_str()) {
+                _ if value.kind() == Kind::Bool => format!("{:?}", value.as_bool()),
+                (Some(value), ..) => show(Scalar::Int(value)),
+                (_, Some(value), _) => show(Scalar::Float(value)),
+                (.., Some(value)) => show(Scalar::Str(value)),
+                (None, None, None) => format!("{:?}", value.kind()),
             });
         }
     }
@@ -102,8 +105,8 @@ impl Sample {
     fn agrees(&self, bytes: &[u8]) -> bool {
         let Some(alike) = self.template.compare(bytes) else { return false };
         let mut leaves = self.leaves.clone();
-        for (leaf, value) in alike.numbers() {
-            leaves[leaf] = number(value);
+        for (leaf, scalar) in alike.scalars() {
+            leaves[leaf] = show(scalar);
         }
         let said = Description {
             fingerprint: alike.fingerprint(),
@@ -247,6 +250,25 @@ fn only_numbers_that_are_nothing_else_are_free() {
     assert!(!free(&|pickle, value| pickle.raw("]").raw(format!("I{value}\n")).raw("a")));
     // The object itself.
     assert!(!free(&|pickle, value| pickle.int(value)));
+    // Text.
+    let free_text = |make: &dyn Fn(Pickle, &str) -> Pickle| {
+        let [one, other] = ["one", "two"].map(|value| make(Pickle::new(), value).stop());
+        is_free(&one, &other)
+    };
+    assert!(free_text(&|pickle, text| pickle.raw("}").str("id").str(text).raw("s")));
+    assert!(free_text(&|pickle, text| pickle.raw("]").str(text).raw(b"q\0a")));
+    assert!(!free_text(&|pickle, text| pickle.raw("}").str(text).int(1).raw("s")));
+    assert!(!free_text(&|pickle, text| pickle.raw("](").str(text).raw(b"q\0h\0e")));
+    assert!(!free_text(&|pickle, text| pickle.raw("](").str(text).raw(b"q\0h\0h\0\x93e")), "a global's name");
+    assert!(!free_text(&|pickle, text| pickle.raw("](").str("a").str(text).raw(b"q\0\x93h\0e")));
+    assert!(!free_text(&|pickle, text| pickle.raw("]").raw(format!("V{text}\n")).raw("a")));
+    let sample = |text: &[u8]| {
+        let pickle = Pickle::new().raw("](X").raw(3u32.to_le_bytes()).raw(text).int(1).raw("e");
+        torch_like("a", &[("data.pkl", &pickle.stop())])
+    };
+    let one = Sample::of("text", sample(b"one")).unwrap();
+    assert!(one.agrees(&sample("é!".as_bytes())));
+    assert!(!one.agrees(&sample(b"\xFFne")), "no plain scalar");
     // What a tensor is made of: its storage's length, its offset, its sizes, its strides.
     let tensor = |pickle: Pickle, [count, offset, size, stride]: [i32; 4]| {
         let args = pickle.raw("]").global("torch._utils", "_rebuild_tensor_v2").raw("(");

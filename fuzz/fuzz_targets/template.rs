@@ -2,7 +2,7 @@
 //! says. Input: how many bytes are changed, where and to what, then the pickle.
 #![no_main]
 
-use pt_format::{Checkpoint, Kind, Number, PartKind, Template};
+use pt_format::{Checkpoint, Kind, PartKind, Scalar, Template};
 
 const CHANGE_BYTES: usize = 3;
 
@@ -28,16 +28,17 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     assert_eq!(alike.fingerprint(), parsed.fingerprint());
     assert!(alike.records().map(Some).eq(parsed.storages().map(|storage| storage.record())));
     let (structure, mut leaves) = describe(&checkpoint);
-    for (leaf, number) in alike.numbers() {
-        leaves[leaf] = show(number);
+    for (leaf, scalar) in alike.scalars() {
+        leaves[leaf] = show(scalar);
     }
     assert_eq!((structure, leaves), describe(&parsed));
 });
 
-fn show(number: Number) -> String {
-    match number {
-        Number::Int(value) => value.to_string(),
-        Number::Float(value) => format!("{:#x}", value.to_bits()),
+fn show(scalar: Scalar<'_>) -> String {
+    match scalar {
+        Scalar::Int(value) => value.to_string(),
+        Scalar::Float(value) => format!("{:#x}", value.to_bits()),
+        Scalar::Str(value) => format!("{value:?}"),
     }
 }
 
@@ -62,10 +63,12 @@ fn describe(checkpoint: &Checkpoint<'_>) -> (Vec<String>, Vec<String>) {
             value.class()
         ));
         if part.kind == PartKind::Leaf {
-            leaves.push(match (value.kind(), value.as_i64(), value.as_f64()) {
-                (Kind::Int, Some(value), _) => show(Number::Int(value)),
-                (Kind::Float, _, Some(value)) => show(Number::Float(value)),
-                _ => format!("{:?} {:?}", value.as_bool(), value.as_str()),
+            leaves.push(match (value.as_i64(), value.as_f64(), value.as_str()) {
+                _ if value.kind() == Kind::Bool => format!("{:?}", value.as_bool()),
+                (Some(value), ..) => show(Scalar::Int(value)),
+                (_, Some(value), _) => show(Scalar::Float(value)),
+                (.., Some(value)) => show(Scalar::Str(value)),
+                (None, None, None) => format!("{:?}", value.kind()),
             });
         }
     }

@@ -46,6 +46,6 @@ pub use crate::limits::Limits;
 pub use crate::pickle::{GlobalUse, Kind, PickleProblem, Value, Verdict};
 pub use crate::source::{Source, Window};
 pub use crate::structure::{Part, PartKind, Structure};
-pub use crate::template::{Alike, Number, Template};
+pub use crate::template::{Alike, Scalar, Template};
 pub use crate::tensor::{Flags, Layout, Quantizer, Storage, Tensor};
 pub use crate::verify::{Contents, verify};

@@ -1,20 +1,21 @@
 //! What the heads of like files have in common, so that the next one is compared instead of parsed.
 //!
 //! The samples of a data set are written by one program: their heads have the same length and differ in the name of the
-//! archive, in checksums, and in a number or two among their values. A [`Template`] is the head of such a file and the places
+//! archive, in checksums, and in a scalar or two among their values. A [`Template`] is the head of such a file and the places
 //! where another may differ without being different: anything that matches it has the same tensors in the same places.
 //!
 //! What makes that sure:
 //!
 //! * All that parsing looked at is compared: signature, pickle, directory, end records and the records that say how others are
 //!   to be read. Where it had to look at more (local headers, compressed records, several pickles), there is no template.
-//! * A number is free only if all it does is to be a value in a container. Which numbers those are is found by running the
+//! * A number or a text is free only if all it does is to be a value in a container. Which ones are is found by running the
 //!   pickle once more with a different number in each place: a free one turns up exactly once, in a list, tuple or dict
 //!   (not as a key) that nothing else refers to, and neither does anything else refer to the containers around it.
 //! * The name of the archive may be any other of its length without a slash, if it is the same in all records. All names are
 //!   compared below it, so none can become another's.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::checkpoint::{ByteOrder, Checkpoint, Fingerprint};
@@ -29,15 +30,15 @@ use crate::pickle::{
 use crate::source::Source;
 use crate::structure::PartKind;
 
-/// Numbers in a pickle that are told apart: as many as fit into the shortest ones.
-const NUMBERS_MAX: usize = 256;
+/// Numbers and texts in a pickle that are told apart: as many as fit into the shortest numbers.
+const SCALARS_MAX: usize = 256;
 /// A signature is all that parsing looks at in the beginning of an archive, but for the pickle.
 const SIGNATURE_BYTES: usize = 4;
 
 /// The head of a file, as a template for others like it.
 ///
 /// ```
-/// use pt_format::{Checkpoint, Limits, Number, Template, write};
+/// use pt_format::{Checkpoint, Limits, Scalar, Template, write};
 /// let sample = |y: i64| {
 ///     let x = write::Tensor::new::<f32>(&[2], &[1.0, 2.0])?;
 ///     write::to_vec(&write::Object::dict([("x", x.into()), ("y", y.into())]))
@@ -49,7 +50,7 @@ const SIGNATURE_BYTES: usize = 4;
 /// let alike = template.compare(&second).unwrap();
 /// assert_eq!(alike.fingerprint(), Checkpoint::parse(&second, &Limits::default())?.fingerprint());
 /// // The first scalar of the file is an integer.
-/// assert_eq!(alike.numbers().collect::<Vec<_>>(), [(0, Number::Int(4))]);
+/// assert_eq!(alike.scalars().collect::<Vec<_>>(), [(0, Scalar::Int(4))]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -66,7 +67,7 @@ pub struct Template {
     /// Where in `end` the checksum of each record stands that has bytes.
     crcs: Vec<Range<usize>>,
     storages: Vec<Storage>,
-    numbers: Vec<FreeNumber>,
+    scalars: Vec<FreeScalar>,
     byte_order: ByteOrder,
     covers_content: bool,
 }
@@ -88,9 +89,9 @@ struct Storage {
     crc32: Range<usize>,
 }
 
-/// A number that may be another.
+/// A number or text that may be another.
 #[derive(Debug)]
-struct FreeNumber {
+struct FreeScalar {
     /// Which plain scalar of the file it is, counted over [`Checkpoint::structure`].
     leaf: usize,
     opcode: u8,
@@ -98,13 +99,15 @@ struct FreeNumber {
     place: Range<usize>,
 }
 
-/// A number among the values of a file.
+/// A scalar among the values of a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Number {
+pub enum Scalar<'p> {
     /// `int`.
     Int(i64),
     /// `float`.
     Float(f64),
+    /// `str`.
+    Str(&'p str),
 }
 
 /// The head of a file that matches a [`Template`].
@@ -128,11 +131,11 @@ impl Template {
         if !archive.has_usual_alignment() {
             return None;
         }
-        let numbers = free_numbers(&pickles, checkpoint, limits)?;
+        let scalars = free_scalars(&pickles, checkpoint, limits)?;
         let pickle = Stretch {
             offset: seen(&archive, archive.find_in_root(PICKLE_RECORD)?)?.data_offset,
             bytes: pickles.bytes().to_vec(),
-            free: numbers.iter().map(|number| number.place.clone()).collect(),
+            free: scalars.iter().map(|scalar| scalar.place.clone()).collect(),
         };
         let mut fixed = vec![Stretch::read(source, 0, SIGNATURE_BYTES)?];
         for name in SMALL_RECORDS {
@@ -152,7 +155,7 @@ impl Template {
             roots: Vec::new(),
             crcs: Vec::new(),
             storages: Vec::new(),
-            numbers,
+            scalars,
             byte_order: checkpoint.byte_order(),
             covers_content: checkpoint.fingerprint().covers_content,
         };
@@ -208,8 +211,10 @@ impl Template {
             return None;
         }
         let pickle = self.pickle.compare(source)?;
-        let fixed = self.fixed.iter().all(|stretch| stretch.compare(source).is_some());
-        fixed.then_some(Alike { template: self, pickle, end })
+        let is_fixed = self.fixed.iter().all(|stretch| stretch.compare(source).is_some());
+        // What is not Unicode is no plain scalar.
+        let is_read = |scalar: &FreeScalar| scalar.read(&pickle).is_some();
+        (is_fixed && self.scalars.iter().all(is_read)).then_some(Alike { template: self, pickle, end })
     }
 }
 
@@ -229,13 +234,24 @@ impl Alike<'_, '_> {
         })
     }
 
-    /// Returns the numbers among the plain scalars of the file that may be others than the template's, each with the number of
-    /// its scalar: counted over the parts of [`Checkpoint::structure`] that are [`PartKind::Leaf`].
-    pub fn numbers(&self) -> impl ExactSizeIterator<Item = (usize, Number)> {
-        self.template.numbers.iter().map(|number| {
-            let argument = &self.pickle[number.place.clone()];
-            (number.leaf, read_number(number.opcode, argument).unwrap_or(Number::Int(0)))
-        })
+    /// Returns the plain scalars of the file that may be others than the template's, each with its number: counted over the
+    /// parts of [`Checkpoint::structure`] that are [`PartKind::Leaf`].
+    pub fn scalars(&self) -> impl Iterator<Item = (usize, Scalar<'_>)> {
+        self.template.scalars.iter().filter_map(|scalar| Some((scalar.leaf, scalar.read(&self.pickle)?)))
+    }
+}
+
+impl FreeScalar {
+    /// Reads it in a pickle; `None` for a text that is not Unicode.
+    fn read<'p>(&self, pickle: &'p [u8]) -> Option<Scalar<'p>> {
+        let argument = &pickle[self.place.clone()];
+        match self.opcode {
+            op::BININT1 => argument.first().map(|&byte| Scalar::Int(byte.into())),
+            op::BININT2 => argument.first_chunk().map(|bytes| Scalar::Int(u16::from_le_bytes(*bytes).into())),
+            op::BININT => argument.first_chunk().map(|bytes| Scalar::Int(i32::from_le_bytes(*bytes).into())),
+            op::BINFLOAT => argument.first_chunk().map(|bytes| Scalar::Float(f64::from_be_bytes(*bytes))),
+            _ => std::str::from_utf8(argument).ok().map(Scalar::Str),
+        }
     }
 }
 
@@ -267,55 +283,74 @@ fn seen<S: Source + ?Sized>(archive: &Archive<'_, S>, index: usize) -> Option<Re
     (is_seen && entry.is_stored() && entry.fault().is_none()).then_some(record)
 }
 
-/// Returns the bytes of the argument of an opcode for numbers.
-fn number_bytes(opcode: u8) -> Option<usize> {
-    match opcode {
-        op::BININT1 => Some(1),
-        op::BININT2 => Some(2),
-        op::BININT => Some(4),
-        op::BINFLOAT => Some(8),
-        _ => None,
-    }
+/// The numbers and texts of a pickle, each with a mark: its place in the list. A number is that number once it is
+/// [written](Self::write); a text is known by where it starts.
+#[derive(Default)]
+struct Marks {
+    scalars: Vec<(u8, Range<usize>)>,
+    texts: HashMap<u64, usize>,
 }
 
-/// Reads the argument of an opcode for numbers.
-fn read_number(opcode: u8, argument: &[u8]) -> Option<Number> {
-    match opcode {
-        op::BININT1 => argument.first().map(|&byte| Number::Int(byte.into())),
-        op::BININT2 => argument.first_chunk().map(|bytes| Number::Int(u16::from_le_bytes(*bytes).into())),
-        op::BININT => argument.first_chunk().map(|bytes| Number::Int(i32::from_le_bytes(*bytes).into())),
-        op::BINFLOAT => argument.first_chunk().map(|bytes| Number::Float(f64::from_be_bytes(*bytes))),
-        _ => None,
+impl Marks {
+    /// Marks what the opcode at this place of a pickle makes; `None` where it might be taken for something marked, and where
+    /// there are too many.
+    fn add(&mut self, text: &[u8], at: usize) -> Option<()> {
+        let opcode = text[at];
+        let length = |bytes: usize| {
+            let length = text.get(at + 1..at + 1 + bytes)?.iter().rev();
+            Some(length.fold(0, |length, &byte| length << 8 | usize::from(byte)))
+        };
+        let (before, bytes) = match opcode {
+            op::BININT1 => (0, 1),
+            op::BININT2 => (0, 2),
+            op::BININT => (0, 4),
+            op::BINFLOAT => (0, 8),
+            op::SHORT_BINUNICODE => (1, length(1)?),
+            op::BINUNICODE => (4, length(4)?),
+            op::LONG1 | op::LONG4 | op::INT | op::LONG | op::FLOAT => return None,
+            _ => return Some(()),
+        };
+        let start = at + 1 + before;
+        if before > 0 && bytes > 0 {
+            self.texts.insert(start as u64, self.scalars.len());
+        }
+        self.scalars.push((opcode, start..start + bytes));
+        (self.scalars.len() <= SCALARS_MAX).then_some(())
     }
-}
 
-/// Writes a number that none other in the pickle is: `mark`.
-fn write_marked(opcode: u8, mark: u8, argument: &mut [u8]) {
-    match opcode {
-        op::BINFLOAT => argument.copy_from_slice(&f64::from(mark).to_be_bytes()),
-        // Little-endian integers.
-        _ => {
-            argument.fill(0);
-            argument[0] = mark;
+    /// Writes its mark into every number.
+    fn write(&self, text: &mut [u8]) {
+        for (mark, (opcode, place)) in self.scalars.iter().enumerate() {
+            let argument = &mut text[place.clone()];
+            match *opcode {
+                op::BINFLOAT => argument.copy_from_slice(&(mark as f64).to_be_bytes()),
+                // Little-endian integers.
+                op::BININT1 | op::BININT2 | op::BININT => {
+                    argument.fill(0);
+                    argument[0] = mark as u8;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns the mark of a value.
+    fn of(&self, value: Raw) -> Option<usize> {
+        match value {
+            Raw::Int(mark) => usize::try_from(mark).ok(),
+            Raw::Float(mark) => Some(mark as usize),
+            Raw::Str { start, .. } => self.texts.get(&start).copied(),
+            _ => None,
         }
     }
 }
 
-/// Returns the mark of a number that [`write_marked`] wrote.
-fn mark_of(value: Raw) -> Option<usize> {
-    match value {
-        Raw::Int(mark) => usize::try_from(mark).ok(),
-        Raw::Float(mark) => Some(mark as usize),
-        _ => None,
-    }
-}
-
-/// Finds the numbers that may be others: see the top of this file.
-fn free_numbers(
+/// Finds the scalars that may be others: see the top of this file.
+fn free_scalars(
     pickles: &Pickles<'_>,
     checkpoint: &Checkpoint<'_>,
     limits: &Limits,
-) -> Option<Vec<FreeNumber>> {
+) -> Option<Vec<FreeScalar>> {
     let mut parts = pickles.parts();
     let (1, Some(pickle)) = (parts.len(), parts.next()) else { return None };
     let mut text = pickle.text.to_vec();
@@ -324,34 +359,22 @@ fn free_numbers(
         let ids = PersistentIds::Storage;
         Machine::run_watched(tree, 0..text.len(), ids, limits, pickle.record, watch).ok()
     };
-    let mut opcodes = Vec::new();
-    run(&text, &mut |at| opcodes.push(at))?;
-    let mut numbers = Vec::new();
-    for at in opcodes {
-        let opcode = text[at];
-        if matches!(opcode, op::LONG1 | op::LONG4 | op::INT | op::LONG | op::FLOAT) {
-            // Any of these might be taken for a marked one.
-            return None;
-        }
-        let Some(bytes) = number_bytes(opcode) else { continue };
-        let place = at + 1..at + 1 + bytes;
-        write_marked(opcode, numbers.len() as u8, &mut text[place.clone()]);
-        numbers.push((opcode, place));
-        if numbers.len() > NUMBERS_MAX {
-            return None;
-        }
+    let (mut marks, mut is_marked) = (Marks::default(), true);
+    run(&text, &mut |at| is_marked = is_marked && marks.add(&text, at).is_some())?;
+    if !is_marked {
+        return None;
     }
-    let (tree, root, _) = run(&text, &mut |_| ())?;
+    marks.write(&mut text);
+    let (mut tree, root, _) = run(&text, &mut |_| ())?;
     // Larger trees share tuples of equal integers.
     if tree.nodes.len() >= SHAPES_FROM_NODES || tree.nodes.len() != checkpoint.tree.nodes.len() {
         return None;
     }
-    let is_free = free_marks(&tree, root, numbers.len());
-    let mut marked = tree;
-    marked.roots.push(Root::new(root, pickle.record));
-    let byte_order = checkpoint.byte_order();
-    let (container, fingerprint) = (checkpoint.container(), checkpoint.fingerprint());
-    let marked = Checkpoint::assemble(marked, &NoRecords, limits, container, byte_order, fingerprint).ok()?;
+    let is_free = free_marks(&tree, root, &marks);
+    tree.roots.push(Root::new(root, pickle.record));
+    let (container, byte_order) = (checkpoint.container(), checkpoint.byte_order());
+    let fingerprint = checkpoint.fingerprint();
+    let marked = Checkpoint::assemble(tree, &NoRecords, limits, container, byte_order, fingerprint).ok()?;
     let parts = marked.structure().map(|part| part.kind);
     if marked.node_states != checkpoint.node_states || !parts.eq(checkpoint.structure().map(|part| part.kind))
     {
@@ -359,31 +382,31 @@ fn free_numbers(
     }
     let leaves = marked.structure().filter(|part| part.kind == PartKind::Leaf);
     let free = leaves.enumerate().filter_map(|(leaf, part)| {
-        let mark = mark_of(part.value.raw).filter(|&mark| is_free[mark])?;
-        let (opcode, place) = numbers[mark].clone();
-        Some(FreeNumber { leaf, opcode, place })
+        let mark = marks.of(part.value.raw).filter(|&mark| is_free[mark])?;
+        let (opcode, place) = marks.scalars[mark].clone();
+        Some(FreeScalar { leaf, opcode, place })
     });
     let mut free: Vec<_> = free.collect();
-    free.sort_by_key(|number| number.place.start);
+    free.sort_by_key(|scalar| scalar.place.start);
     Some(free)
 }
 
-/// Tells of each marked number whether all it does is to be a value in a container that nothing else refers to.
-fn free_marks(tree: &Tree<'_>, root: Raw, count: usize) -> Vec<bool> {
+/// Tells of each marked scalar whether all it does is to be a value in a container that nothing else refers to.
+fn free_marks(tree: &Tree<'_>, root: Raw, marks: &Marks) -> Vec<bool> {
     let mut references = vec![0u32; tree.nodes.len()];
-    let mut seen = vec![0u32; count];
-    let mut refer = |node: NodeId| {
+    refer_all(tree, |node| {
         if let Some(count) = references.get_mut(node as usize) {
             *count += 1;
         }
-    };
-    refer_all(tree, &mut refer);
-    for mark in tree.items.iter().filter_map(|&item| mark_of(item)) {
+    });
+    let mut seen = vec![0u32; marks.scalars.len()];
+    let names = tree.globals.iter().flat_map(|global| [global.module, global.name]).map(Raw::string);
+    for mark in tree.items.iter().copied().chain(names).filter_map(|value| marks.of(value)) {
         if let Some(seen) = seen.get_mut(mark) {
             *seen += 1;
         }
     }
-    let mut is_free = vec![false; count];
+    let mut is_free = vec![false; marks.scalars.len()];
     let mut open: Vec<NodeId> =
         root.node().into_iter().filter(|&root| references[root as usize] == 0).collect();
     while let Some(node) = open.pop() {
@@ -394,7 +417,7 @@ fn free_marks(tree: &Tree<'_>, root: Raw, count: usize) -> Vec<bool> {
             _ => continue,
         };
         for value in values {
-            match (value, mark_of(value)) {
+            match (value, marks.of(value)) {
                 (Raw::Node(child), _) if references[child as usize] == 1 => open.push(child),
                 (_, Some(mark)) if seen.get(mark) == Some(&1) => is_free[mark] = true,
                 _ => {}
@@ -405,7 +428,7 @@ fn free_marks(tree: &Tree<'_>, root: Raw, count: usize) -> Vec<bool> {
 }
 
 /// Names every node as often as something refers to it.
-fn refer_all(tree: &Tree<'_>, refer: &mut impl FnMut(NodeId)) {
+fn refer_all(tree: &Tree<'_>, mut refer: impl FnMut(NodeId)) {
     for node in tree.items.iter().filter_map(|item| item.node()) {
         refer(node);
     }

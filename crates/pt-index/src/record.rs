@@ -1,5 +1,6 @@
 //! One file as an index keeps it: its structure, which like files share, and the numbers that are its own.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use pt_format::{ByteOrder, Checkpoint, Kind, Part, PartKind, Value};
@@ -79,8 +80,13 @@ impl Cell {
 
     /// Returns the string of a string cell.
     pub(crate) fn text(self, text: &str) -> &str {
+        text.get(self.text_range()).unwrap_or_default()
+    }
+
+    /// Returns where the string of a string cell stands.
+    pub(crate) fn text_range(self) -> Range<usize> {
         let start = (self.bits >> 32) as usize;
-        text.get(start..start + self.bits as u32 as usize).unwrap_or_default()
+        start..start + self.bits as u32 as usize
     }
 }
 
