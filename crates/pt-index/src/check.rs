@@ -41,7 +41,7 @@ pub fn build_any(
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Built> {
     let is_folder = path.is_dir() && !is_distributed(path);
-    if options.changed.is_some() && !is_folder {
+    if options.changed.is_some() && !is_folder && path.exists() {
         let problem = "only of a plain folder of files, what changed can be put into the index";
         return Err(Error::Changed { path: path.to_owned(), problem });
     }
