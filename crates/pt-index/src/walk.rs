@@ -113,7 +113,7 @@ impl Walk<'_> {
             let found = self.folder.join(root).symlink_metadata();
             found.is_err_and(|error| is_not_there(&error))
         };
-        let mut next = move || {
+        let found = std::iter::from_fn(move || {
             let around = around.as_ref()?;
             Some(match entries.next()? {
                 Ok(entry) => match around.loop_of(&entry) {
@@ -134,8 +134,8 @@ impl Walk<'_> {
                     Some(Ok(self.problem_at(&path, error.into())))
                 }
             })
-        };
-        std::iter::from_fn(move || next()).flatten()
+        });
+        found.flatten()
     }
 
     /// Looks at the folders around a place; `None` where a walk would not come there.
