@@ -372,6 +372,12 @@ fn the_command_takes_what_find_prints_and_finds_its_way_through_links() {
         fs::File::options().write(true).open(data.join(path)).unwrap().set_modified(time).unwrap();
     };
     let now = SystemTime::now();
+    write_file(&data, "a/2.pt", 7);
+    let output = ptview(around, &["data", "--changed", "link/a/2.pt", "--changed", "link/gone/too"], "");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 parsed, 1 unchanged"), "{output:?}");
+    fs::remove_file(data.join("a/2.pt")).unwrap();
+    let output = ptview(around, &["data", "--changed", "link/a/../a/2.pt"], "");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 unchanged, 1 vanished"), "{output:?}");
     write_file(&data, "new/1.pt", 4);
     set_modified("new/1.pt", now);
     for name in [&["-type", "f"][..], &[]] {
