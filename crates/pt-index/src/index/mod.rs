@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub(crate) use self::file::Numbers;
 pub use self::file::{FileEntry, Leaf};
 pub use self::schema::{Key, Node, NodeKind, Schema};
 pub use self::tensor::{StorageEntry, TensorEntry, UsualTensor};
