@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use pt_format::write::{self, Object, Tensor};
+use pt_format::DType;
+use pt_format::write::{self, Object, Storage, Tensor};
 use pt_index::{BuildOptions, Built, Error, Index, Selection, build_any, build_folder, read, sidecar_path};
 
 /// Files with different labels have different times too, however coarse those of the file system are.
@@ -18,8 +19,12 @@ fn write_file(folder: &Path, path: &str, label: u64) {
         0 => b"no tensors".to_vec(),
         1 => write::to_vec(&Object::dict([("y", label.to_string().into())])).unwrap(),
         rest => {
-            let x = Tensor::new::<f32>(&[rest], &[1.5; 4][..rest as usize]).unwrap();
-            write::to_vec(&Object::dict([("x", x.into()), ("y", (label as i64).into())])).unwrap()
+            let storage = Storage::new(vec![7; 16]);
+            let start = label / 5 % (5 - rest);
+            let of =
+                |length, start| Tensor::strided(DType::Float32, &[length], &[1], start, &storage).unwrap();
+            let [x, all] = [of(rest, start), of(4, 0)].map(Object::from);
+            write::to_vec(&Object::dict([("x", x), ("all", all), ("y", (label as i64).into())])).unwrap()
         }
     };
     fs::write(&path, bytes).unwrap();
@@ -177,17 +182,18 @@ fn what_is_not_listed_is_not_looked_at() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_read_is_none_of_it() {
+fn a_folder_that_is_gone_is_not_missed_unless_it_is_listed() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write_file(folder, "a/b/1", 2);
     write_file(folder, "c", 3);
     let first = build(folder, None, &Selection::default(), None).index;
-    // Whoever looked at it would find that it is no folder any more.
     fs::remove_dir_all(folder.join("a")).unwrap();
     write_file(folder, "c", 4);
     let built = build(folder, Some(&first), &Selection::default(), Some(&["c"]));
     assert_eq!((built.parsed, built.unchanged, built.vanished), (1, 1, 0));
+    let built = build(folder, Some(&first), &Selection::default(), Some(&["a/b", "c"]));
+    assert_eq!((built.parsed, built.unchanged, built.vanished), (1, 0, 1));
 }
 
 #[test]
