@@ -480,21 +480,29 @@ pub fn refresh(index: &Index, folder: &Path, progress: impl Fn(Progress) + Sync)
     let compared = for_each_file(index, progress, |file| file.compare(&path_of(folder, file), Policy::Stat));
     let mut builder = IndexBuilder::default();
     let (mut fresh, mut touched, mut others) = (0, 0, Vec::new());
-    for (file, compared) in index.files().zip(compared) {
-        let path = file.path();
+    let earlier = Earlier::new(index, &Scope::nothing());
+    let mut known = earlier.known();
+    let mut compared = compared.into_iter();
+    while let Some(known) = known.next_until(None) {
+        let (path, file) = match known {
+            Known::File(path, file) => (path, file),
+            Known::Skipped(skipped) => {
+                builder.skip(skipped.path, skipped.stamp, skipped.reason)?;
+                continue;
+            }
+        };
         let mut stamp = file.stamp();
-        match compared {
-            Ok((Freshness::Fresh, _)) => fresh += 1,
-            Ok((Freshness::Touched, found)) => {
+        match compared.next() {
+            Some(Ok((Freshness::Fresh, _))) => fresh += 1,
+            Some(Ok((Freshness::Touched, found))) => {
                 touched += 1;
                 stamp = found;
             }
-            other => others.push((path.clone(), other.map(|(freshness, _)| freshness))),
+            other => {
+                others.extend(other.map(|other| (path.to_owned(), other.map(|(freshness, _)| freshness))))
+            }
         }
-        builder.adopt(&path, stamp, file)?;
-    }
-    for skipped in index.skipped() {
-        builder.skip(skipped.path, skipped.stamp, skipped.reason)?;
+        builder.adopt(path, stamp, file)?;
     }
     let index = builder.finish()?.with_root(index.root())?;
     Ok(Refreshed { index, fresh, touched, others })

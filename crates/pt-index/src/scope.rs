@@ -16,6 +16,11 @@ impl Scope {
         Self { roots: vec![String::new()] }
     }
 
+    /// No file.
+    pub(crate) fn nothing() -> Self {
+        Self { roots: Vec::new() }
+    }
+
     /// The files and folders of a list.
     ///
     /// # Errors
