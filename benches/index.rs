@@ -93,7 +93,7 @@ fn stat_each(folder: &Path) -> u64 {
 fn building(folder: &Path) {
     println!("\nbuild, {SMALL_FILES} files of {{x: float32[64, 64], y: int}}, warm");
     let (mut floor, mut one, mut all, mut again, mut some) = (vec![], vec![], vec![], vec![], vec![]);
-    let (mut whole, mut stats, mut again_one) = (vec![], vec![], vec![]);
+    let (mut whole, mut stats, mut again_one, mut told) = (vec![], vec![], vec![], vec![]);
     let mut bytes = 0;
     for _ in 0..ROUNDS {
         whole.push(timed(|| black_box(read_each(folder))).0);
@@ -110,13 +110,21 @@ fn building(folder: &Path) {
         again.push(time);
         again_one.push(timed(|| build_folder(folder, Some(&built.index), &options(1), |_| {}).unwrap()).0);
         // One in a thousand changed.
+        let mut changed = vec![];
         for number in (0..SMALL_FILES).step_by(1000) {
-            fs::write(folder.join(format!("sample_{number:06}.pt")), sample(number)).unwrap();
+            let name = format!("sample_{number:06}.pt");
+            fs::write(folder.join(&name), sample(number)).unwrap();
+            changed.push(name);
         }
         let (time, some_built) =
             timed(|| build_folder(folder, Some(&built.index), &options(0), |_| {}).unwrap());
         assert_eq!(some_built.parsed, SMALL_FILES / 1000);
         some.push(time);
+        let options = BuildOptions { changed: Some(changed), ..options(0) };
+        let (time, told_built) =
+            timed(|| build_folder(folder, Some(&built.index), &options, |_| {}).unwrap());
+        assert_eq!(told_built.index.as_bytes(), some_built.index.as_bytes());
+        told.push(time);
     }
     let show = |what: &str, time: Duration, floor: Duration| {
         println!(
@@ -136,6 +144,9 @@ fn building(folder: &Path) {
     show("nothing changed, all threads", median(again), floor);
     show("1 in 1,000 changed, all threads", some, floor);
     println!("  changed / full: {:.3}", some.as_secs_f64() / full.as_secs_f64());
+    let told = median(told);
+    show("the same, told which", told, floor);
+    println!("  told which / full: {:.3}", told.as_secs_f64() / full.as_secs_f64());
     println!("  {:.1} bytes of index a file", bytes as f64 / SMALL_FILES as f64);
 }
 

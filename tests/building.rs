@@ -380,6 +380,20 @@ fn a_copied_folder_is_fresh_by_its_fingerprints_and_can_be_stamped_anew() {
 }
 
 #[test]
+fn an_index_stamped_anew_is_that_of_a_full_build_also_with_files_it_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, label) in [("a.pt", "one"), ("c.pt", "two")] {
+        fs::write(folder.path().join(name), sample(&[1.0], Object::from(label))).unwrap();
+    }
+    fs::write(folder.path().join("b.pt"), "no tensors").unwrap();
+    let index = build(folder.path(), None).index;
+    set_modified(&folder.path().join("a.pt"), SystemTime::now() + Duration::from_secs(60));
+    let refreshed = pt_index::refresh(&index, folder.path(), |_| {}).unwrap();
+    assert_eq!((refreshed.fresh, refreshed.touched, refreshed.others.len()), (1, 1, 0));
+    assert_eq!(refreshed.index.as_bytes(), build(folder.path(), None).index.as_bytes());
+}
+
+#[test]
 fn a_file_replaced_within_the_resolution_of_its_time_is_found_by_its_fingerprint() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_sample(folder.path(), "a.pt", 1.0);

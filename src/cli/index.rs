@@ -1,6 +1,6 @@
 //! `ptview index`: builds indexes and keeps them.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -30,6 +30,13 @@ pub(crate) struct Arguments {
     /// Parse every file, also those that an earlier index knows.
     #[arg(long)]
     full: bool,
+    /// Look only at this file or folder, which is new, changed or gone, inside the folder PATH; all else is as the index of PATH
+    /// says. May be repeated.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["refresh", "full"])]
+    changed: Vec<PathBuf>,
+    /// The same for a list of them, one a line; `-`: standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["refresh", "full"])]
+    changed_from: Option<PathBuf>,
     /// List the files that are not in the index, and why.
     #[arg(long)]
     report: bool,
@@ -65,16 +72,53 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result {
     if arguments.output.is_some() && arguments.paths.len() > 1 {
         return Err(Error::Usage("--output names one index, so it goes with one PATH".into()));
     }
+    let changed = arguments.changed()?;
+    if changed.is_some() && arguments.paths.len() > 1 {
+        return Err(Error::Usage("what changed is inside one folder, so it goes with one PATH".into()));
+    }
     let mut failures = 0;
     for path in &arguments.paths {
         let start = Instant::now();
         let target = arguments.output.clone().unwrap_or_else(|| pt_index::sidecar_path(path));
-        let done = if arguments.refresh { refresh(&target)? } else { build(path, &target, arguments)? };
+        let done = if arguments.refresh {
+            refresh(&target)?
+        } else {
+            build(path, &target, changed.as_deref(), arguments)?
+        };
         failures += done.complaints;
         let report = Done { seconds: start.elapsed().as_secs_f64(), ..done };
         report.print(&target, arguments, out)?;
     }
     reported(failures)
+}
+
+impl Arguments {
+    /// Returns what is said to have changed, if anything is said.
+    fn changed(&self) -> Result<Option<Vec<PathBuf>>> {
+        let Some(list) = &self.changed_from else {
+            return Ok(Some(self.changed.clone()).filter(|changed| !changed.is_empty()));
+        };
+        let failed = |source| pt_index::Error::Io { path: list.clone(), action: "read", source };
+        let mut text = Vec::new();
+        match list.as_os_str() == "-" {
+            true => std::io::stdin().read_to_end(&mut text).map(drop),
+            false => std::fs::read(list).map(|bytes| text = bytes),
+        }
+        .map_err(failed)?;
+        let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        Ok(Some(self.changed.iter().cloned().chain(lines.map(path_of_line)).collect()))
+    }
+}
+
+#[cfg(unix)]
+fn path_of_line(line: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    std::ffi::OsStr::from_bytes(line).into()
+}
+
+#[cfg(not(unix))]
+fn path_of_line(line: &[u8]) -> PathBuf {
+    String::from_utf8_lossy(line).trim_end_matches('\r').into()
 }
 
 /// What was done with one path.
@@ -86,7 +130,7 @@ struct Done {
     complaints: usize,
 }
 
-fn build(path: &Path, target: &Path, arguments: &Arguments) -> Result<Done> {
+fn build(path: &Path, target: &Path, changed: Option<&[PathBuf]>, arguments: &Arguments) -> Result<Done> {
     let options = BuildOptions {
         limits: Limits::default(),
         selection: Selection {
@@ -94,6 +138,7 @@ fn build(path: &Path, target: &Path, arguments: &Arguments) -> Result<Done> {
             exclude: arguments.exclude.clone(),
             follow_links: arguments.follow_links,
         },
+        changed: changed.map(|changed| pt_index::changed_paths(path, changed)).transpose()?,
         fail_on_error: arguments.on_error == OnError::Fail,
         jobs: arguments.jobs,
         stop: None,

@@ -51,6 +51,34 @@ def test_an_index_is_kept_where_it_is_wanted(folder, tmp_path_factory) -> None:
         ptview.index([folder, folder / "1.pt"], output=report.path)
 
 
+def test_only_what_changed_is_looked_at(folder, monkeypatch) -> None:
+    changed = [folder / "1.pt"]
+    with pytest.raises(ptview.Error, match="index all of the folder first"):
+        ptview.index(folder, changed=changed)
+    ptview.index(folder)
+    (folder / "more").mkdir()
+    for name in ["1.pt", "3.pt", "5.pt", "more/6.pt"]:
+        torch.save({"x": torch.zeros(2), "y": "changed"}, folder / name)
+    (folder / "2.pt").unlink()
+    (report,) = ptview.index(folder, changed=iter([*changed, str(folder / "2.pt"), folder / "more"]))
+    assert (report.files, report.parsed, report.unchanged, report.vanished) == (5, 2, 3, 1)
+    # Relative to the current directory, as all paths are; one is enough, and none is a list too.
+    monkeypatch.chdir(folder.parent)
+    (report,) = ptview.index(folder.name, changed=f"{folder.name}/3.pt")
+    assert (report.files, report.parsed, report.unchanged) == (5, 1, 4)
+    assert ptview.index(folder.name, changed=[])[0].unchanged == 5
+    monkeypatch.chdir(folder)
+    assert ptview.index(".", changed=["."])[0].files == 6
+    told = (folder / "index.ptidx").read_bytes()
+    ptview.index(folder, full=True)
+    assert (folder / "index.ptidx").read_bytes() == told
+    with pytest.raises(ptview.Error, match="not a path inside"):
+        ptview.index(folder, changed=[folder.parent / "1.pt"])
+    for paths, full in [([folder, folder], False), (folder, True)]:
+        with pytest.raises(ValueError, match="one folder"):
+            ptview.index(paths, changed=changed, full=full)
+
+
 def test_damage_is_found(folder) -> None:
     ptview.index(folder)
     assert ptview.verify(folder)

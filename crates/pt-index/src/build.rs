@@ -8,12 +8,13 @@ use pt_format::{Checkpoint, Container, Limits, Source, detect};
 use rayon::prelude::*;
 
 use crate::builder::IndexBuilder;
-use crate::earlier::{Earlier, Marked};
+use crate::earlier::{AllKnown, Earlier, Known};
 use crate::error::{Error, Result};
 use crate::freshness::{Freshness, Policy, Stamp};
 use crate::index::{FileEntry, Index};
 use crate::mould::Moulds;
 use crate::record::{self, Record, SharedRecord};
+use crate::scope::Scope;
 use crate::source::{Ends, FileSource, Folder, OpenFile};
 use crate::walk::{Found, Selection, data_files};
 
@@ -43,6 +44,10 @@ pub struct BuildOptions {
     pub limits: Limits,
     /// Which files of the folder are looked at.
     pub selection: Selection,
+    /// The files and folders that are looked at, those below them included, if the caller knows which have come, changed or
+    /// gone since the earlier index: relative to the folder, `/` between parts, `""` for all of it. Everything else is taken
+    /// over unseen. [`changed_paths`](crate::changed_paths) makes them of paths as users give them.
+    pub changed: Option<Vec<String>>,
     /// Refuse the folder at the first file that cannot be parsed, instead of listing it as skipped.
     pub fail_on_error: bool,
     /// Threads that parse; 0: as many as the machine has cores.
@@ -52,6 +57,10 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
+    fn scope(&self) -> Result<Scope> {
+        self.changed.as_ref().map_or(Ok(Scope::everything()), |paths| Scope::of(paths))
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
@@ -82,7 +91,7 @@ pub struct Built {
     pub index: Index,
     /// Files that were parsed.
     pub parsed: usize,
-    /// Files taken over from the earlier index as they were.
+    /// Files taken over from the earlier index as they were, those that were not looked at among them.
     pub unchanged: usize,
     /// Files of the earlier index that are no longer there.
     pub vanished: usize,
@@ -132,12 +141,15 @@ pub fn build_source(path: &Path, source: &FileSource, limits: &Limits) -> Result
 /// Builds the index of all files below a folder, in parallel. Index files and hidden files are passed over.
 ///
 /// With an earlier index of the folder, files whose size and time are those it knows are not opened again. The result is
-/// the same, byte for byte, as without it.
+/// the same, byte for byte, as without it. If it is known which have changed ([`BuildOptions::changed`]), the others are not
+/// even looked for: what is left takes as long as the changed files do, and little more. The result is still the same, if the
+/// selection is that of the earlier index.
 ///
 /// `progress` is called now and then, from this thread.
 ///
 /// # Errors
-/// [`Error::Io`] when the folder cannot be walked; [`Error::File`] and [`Error::Stopped`] too when `options` say so.
+/// [`Error::Io`] when the folder cannot be walked; [`Error::File`] and [`Error::Stopped`] too when `options` say so;
+/// [`Error::Changed`] for a list of what changed without an earlier index, or with a path that leaves the folder.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -150,6 +162,11 @@ pub fn build_source(path: &Path, source: &FileSource, limits: &Limits) -> Result
 /// let second = pt_index::build_folder(folder.path(), Some(&first.index), &options, |_| {})?;
 /// assert_eq!((first.parsed, second.parsed, second.unchanged), (2, 0, 2));
 /// assert_eq!(first.index.as_bytes(), second.index.as_bytes());
+///
+/// std::fs::remove_file(folder.path().join("b.pt"))?;
+/// let options = pt_index::BuildOptions { changed: Some(vec!["b.pt".into()]), ..options };
+/// let third = pt_index::build_folder(folder.path(), Some(&second.index), &options, |_| {})?;
+/// assert_eq!((third.parsed, third.unchanged, third.vanished), (0, 1, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn build_folder(
@@ -169,27 +186,34 @@ fn build(
 ) -> Result<Built> {
     let path = folder;
     let folder = Folder::open(path)?;
+    let scope = options.scope()?;
+    if options.changed.is_some() && earlier.is_none() {
+        let problem =
+            "there is no index yet that what changed could be put into; index all of the folder first";
+        return Err(Error::Changed { path: path.to_owned(), problem });
+    }
     let none = IndexBuilder::default().finish()?;
-    let earlier = Earlier::new(earlier.unwrap_or(&none));
+    let earlier = Earlier::new(earlier.unwrap_or(&none), &scope);
     let is_unchanged = |file: &Found| {
         let is_same = |known: FileEntry<'_>| folder.stamp(&file.path).ok() == Some(known.stamp());
         file.problem.is_none() && earlier.meet(&file.path, is_same)
     };
     // Most of them are often as they were: they end here.
-    let files = data_files(path, &options.selection, |files| {
+    let files = data_files(path, &options.selection, &scope, |files| {
         files.retain(|file| !is_unchanged(file));
         if options.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
     })?;
     let (unchanged, vanished) = (earlier.unchanged_count(), earlier.missing_count());
-    let done = Progress { files_total: files.len() + unchanged, ..Progress::default() };
+    let files_total = files.len() + unchanged + earlier.skipped_count();
+    let done = Progress { files_total, ..Progress::default() };
     progress(done);
     if files.is_empty()
         && let Some(index) = earlier.whole()
     {
-        progress(Progress { files: unchanged, bytes: index.data_bytes(), ..done });
+        progress(Progress { files: files_total, bytes: index.data_bytes(), ..done });
         return Ok(Built { index: index.with_root("")?, parsed: 0, unchanged, vanished });
     }
-    let mut joined = Joined { builder: IndexBuilder::default(), known: earlier.unchanged(), parsed: 0, done };
+    let mut joined = Joined { builder: IndexBuilder::default(), known: earlier.known(), parsed: 0, done };
     let failed = AtomicBool::new(false);
     let mut rest = &files[..];
     let mut batch_files = BATCH_FILES_MIN;
@@ -226,20 +250,29 @@ fn build(
     Ok(Built { index: joined.builder.finish()?, parsed: joined.parsed, unchanged, vanished })
 }
 
-/// Unchanged files and others, joined in the order of their paths.
+/// What the earlier index says and what was found, joined in the order of their paths.
 struct Joined<'e, 'i> {
     builder: IndexBuilder,
-    known: Marked<'e, 'i>,
+    known: AllKnown<'e, 'i>,
     parsed: usize,
     done: Progress,
 }
 
 impl Joined<'_, '_> {
-    /// Takes over the unchanged files up to a path; `None`: all that are left.
+    /// Takes over what the earlier index says up to a path; `None`: all that is left.
     fn adopt_until(&mut self, last: Option<&str>) -> Result<()> {
-        while let Some((path, file)) = self.known.next_until(last) {
-            let stamp = file.stamp();
-            self.builder.adopt(path, stamp, file)?;
+        while let Some(known) = self.known.next_until(last) {
+            let stamp = match known {
+                Known::File(path, file) => {
+                    let stamp = file.stamp();
+                    self.builder.adopt(path, stamp, file)?;
+                    stamp
+                }
+                Known::Skipped(skipped) => {
+                    self.builder.skip(skipped.path, skipped.stamp, skipped.reason)?;
+                    skipped.stamp
+                }
+            };
             self.done.add(stamp);
         }
         Ok(())
@@ -447,21 +480,29 @@ pub fn refresh(index: &Index, folder: &Path, progress: impl Fn(Progress) + Sync)
     let compared = for_each_file(index, progress, |file| file.compare(&path_of(folder, file), Policy::Stat));
     let mut builder = IndexBuilder::default();
     let (mut fresh, mut touched, mut others) = (0, 0, Vec::new());
-    for (file, compared) in index.files().zip(compared) {
-        let path = file.path();
+    let earlier = Earlier::new(index, &Scope::nothing());
+    let mut known = earlier.known();
+    let mut compared = compared.into_iter();
+    while let Some(known) = known.next_until(None) {
+        let (path, file) = match known {
+            Known::File(path, file) => (path, file),
+            Known::Skipped(skipped) => {
+                builder.skip(skipped.path, skipped.stamp, skipped.reason)?;
+                continue;
+            }
+        };
         let mut stamp = file.stamp();
-        match compared {
-            Ok((Freshness::Fresh, _)) => fresh += 1,
-            Ok((Freshness::Touched, found)) => {
+        match compared.next() {
+            Some(Ok((Freshness::Fresh, _))) => fresh += 1,
+            Some(Ok((Freshness::Touched, found))) => {
                 touched += 1;
                 stamp = found;
             }
-            other => others.push((path.clone(), other.map(|(freshness, _)| freshness))),
+            other => {
+                others.extend(other.map(|other| (path.to_owned(), other.map(|(freshness, _)| freshness))))
+            }
         }
-        builder.adopt(&path, stamp, file)?;
-    }
-    for skipped in index.skipped() {
-        builder.skip(skipped.path, skipped.stamp, skipped.reason)?;
+        builder.adopt(path, stamp, file)?;
     }
     let index = builder.finish()?.with_root(index.root())?;
     Ok(Refreshed { index, fresh, touched, others })

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::freshness::Stamp;
-use crate::index::{FileEntry, Index, Leaf};
+use crate::index::{FileEntry, Index, Leaf, Numbers};
 use crate::layout::*;
 use crate::paths::PathWriter;
 use crate::record::{Cell, Record, Scratch, SharedRecord};
@@ -36,8 +36,8 @@ pub struct IndexBuilder {
     hasher: DefaultHashBuilder,
     /// Structure and schema of the file added last.
     before: Option<(Arc<Structure>, u32)>,
-    /// Of schemas of an earlier index: which they are here.
-    adopted: HashMap<u32, u32>,
+    /// By the number that a schema has in an earlier index.
+    adopted: HashMap<u32, Adopted>,
     /// Of the file that is adopted; kept from file to file.
     cells: Vec<Cell>,
     paths: PathWriter,
@@ -46,6 +46,12 @@ pub struct IndexBuilder {
     texts: Strings,
     skipped: Vec<SkippedRow>,
     summary: SummaryRow,
+}
+
+/// A schema of an earlier index: which it is here, and the numbers of its files.
+struct Adopted {
+    schema: u32,
+    numbers: Numbers,
 }
 
 impl IndexBuilder {
@@ -68,11 +74,11 @@ impl IndexBuilder {
         let head = head(stamp, fingerprint);
         let schema = match &self.before {
             Some((before, schema)) if Arc::ptr_eq(before, &structure) => {
-                self.schemas[*schema as usize].push(head, numbers.into_iter(), &cells);
+                self.schemas[*schema as usize].push(head, &numbers, &cells);
                 *schema
             }
             _ => {
-                let schema = self.add_structure(head, &structure, numbers.into_iter(), &cells)?;
+                let schema = self.add_structure(head, &structure, &numbers, &cells)?;
                 self.before = Some((structure, schema));
                 schema
             }
@@ -92,15 +98,19 @@ impl IndexBuilder {
             });
         }
         let head = head(stamp, file.fingerprint().digest);
-        let schema = match self.adopted.get(&file.schema_number()) {
-            Some(&schema) => {
-                self.schemas[schema as usize].push(head, file.numbers(), &cells);
-                schema
+        let schema = match self.adopted.get_mut(&file.schema_number()) {
+            Some(Adopted { schema, numbers }) => {
+                self.schemas[*schema as usize].push(head, numbers.of(file), &cells);
+                *schema
             }
             None => {
                 let structure = Arc::new(Structure::of_entry(file)?);
-                let schema = self.add_structure(head, &structure, structure.numbers(), &cells)?;
-                self.adopted.insert(file.schema_number(), schema);
+                let numbers: Vec<u64> = structure.numbers().collect();
+                let schema = self.add_structure(head, &structure, &numbers, &cells)?;
+                if file.schema().file_count() > 1 {
+                    let numbers = Numbers::new(file, numbers);
+                    self.adopted.insert(file.schema_number(), Adopted { schema, numbers });
+                }
                 schema
             }
         };
@@ -120,7 +130,7 @@ impl IndexBuilder {
         &mut self,
         head: [u64; SchemaRow::NUMBERS],
         structure: &Arc<Structure>,
-        mut numbers: impl Iterator<Item = u64>,
+        numbers: &[u64],
         cells: &[Cell],
     ) -> Result<u32> {
         let hash = structure.hash(&self.hasher);
@@ -131,7 +141,7 @@ impl IndexBuilder {
         }
         let id = number(self.schemas.len())?;
         // Files that share a structure come after the one it was taken from.
-        debug_assert!(structure.numbers().eq(numbers.by_ref()), "numbers of another file");
+        debug_assert!(structure.numbers().eq(numbers.iter().copied()), "numbers of another file");
         self.schemas.push(Schema::new(hash, Arc::clone(structure), head, cells));
         let schemas = &self.schemas;
         self.by_structure.insert_unique(hash, id, |&id| schemas[id as usize].hash);

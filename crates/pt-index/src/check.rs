@@ -18,6 +18,7 @@ use crate::source::FileSource;
 
 /// Builds the index of a file, a folder, a distributed checkpoint or the shards of an index of them, whichever the path names.
 /// Of a folder, files that have not changed are taken over from the index at `kept`; if that is damaged, all are parsed.
+/// [`BuildOptions::changed`] is for folders that have a whole index at `kept`.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -39,16 +40,32 @@ pub fn build_any(
     options: &BuildOptions,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Built> {
+    let is_folder = path.is_dir() && !is_distributed(path);
+    if options.changed.is_some() && !is_folder && path.exists() {
+        let problem = "only of a plain folder of files, what changed can be put into the index";
+        return Err(Error::Changed { path: path.to_owned(), problem });
+    }
     let index = match path {
-        folder if is_distributed(folder) => build_distributed(folder, &options.limits)?,
-        folder if folder.is_dir() => {
-            let earlier = kept.and_then(|kept| read(kept).ok()).filter(|index| index.verify().is_ok());
-            return build_folder(folder, earlier.as_ref(), options, progress);
+        folder if is_folder => {
+            let earlier = kept.and_then(|kept| Some((kept, read(kept).ok()?)));
+            let is_whole = |index: &Index| index.verify().is_ok();
+            // What is not looked at is believed to be that of this folder.
+            let is_of_folder = |kept: &Path, index: &Index| {
+                options.changed.is_none() || is_same_place(&data_path(kept, index), folder)
+            };
+            let earlier = earlier.filter(|(kept, index)| is_whole(index) && is_of_folder(kept, index));
+            return build_folder(folder, earlier.map(|(_, index)| index).as_ref(), options, progress);
         }
+        folder if folder.is_dir() => build_distributed(folder, &options.limits)?,
         shards if is_shard_index(shards) => build_shards(shards, &options.limits)?,
         file => build_file(file, &options.limits)?,
     };
     Ok(Built { parsed: index.file_count(), index, unchanged: 0, vanished: 0 })
+}
+
+fn is_same_place(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| Path::new(".").join(path).canonicalize();
+    real(a).ok().zip(real(b).ok()).is_some_and(|(a, b)| a == b)
 }
 
 /// What [`check`] is doing.

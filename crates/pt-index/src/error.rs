@@ -35,6 +35,14 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// What is said to have changed is not all there is to say.
+    #[error("{}: {problem}", path.display())]
+    Changed {
+        /// A path of the list, or what it was to be indexed.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A glob is malformed.
     #[error("malformed pattern: {0}")]
     Pattern(#[from] globset::Error),

@@ -33,6 +33,7 @@ mod paths;
 mod record;
 mod save;
 mod schema;
+mod scope;
 mod sections;
 mod shards;
 mod source;
@@ -60,6 +61,7 @@ pub use crate::save::{
     FOLDER_INDEX, SIDECAR_EXTENSION, data_path, file_sidecar_path, keep, read, save, sidecar_path,
     write_atomic,
 };
+pub use crate::scope::changed_paths;
 pub use crate::shards::{build_shards, is_shard_index, shard_files};
 pub use crate::source::{FileSource, Folder};
 pub use crate::walk::Selection;

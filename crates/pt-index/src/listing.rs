@@ -9,6 +9,7 @@ use hashbrown::HashSet;
 use crate::earlier::Earlier;
 use crate::error::{Error, Result};
 use crate::index::Index;
+use crate::scope::Scope;
 use crate::walk::{Selection, data_files};
 
 /// How the files of a folder differ from those of the index that is kept there. What they hold is not looked at.
@@ -50,8 +51,9 @@ impl Listing {
     /// # Errors
     /// [`Error::Io`] when the folder cannot be read.
     pub fn compare(folder: &Path, index: &Index, kept: &Path) -> Result<Self> {
-        let known = Earlier::new(index);
-        let others = data_files(folder, &Selection::default(), |files| {
+        let everything = Scope::everything();
+        let known = Earlier::new(index, &everything);
+        let others = data_files(folder, &Selection::default(), &everything, |files| {
             files.retain(|file| !known.meet(&file.path, |_| true));
             Ok(())
         })?;

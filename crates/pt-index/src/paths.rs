@@ -84,6 +84,20 @@ pub(crate) fn read_path(blocks: &[u64], bytes: &[u8], number: usize, out: &mut V
     (0..=number % BLOCK).all(|_| read_next(&mut rest, out))
 }
 
+/// Returns how many of `count` sorted paths come before this one.
+pub(crate) fn count_before(blocks: &[u64], bytes: &[u8], count: usize, path: &str) -> usize {
+    let mut read = Vec::new();
+    let (mut before, mut end) = (0, count);
+    while before < end {
+        let middle = before + (end - before) / 2;
+        match read_path(blocks, bytes, middle, &mut read) && &*read < path.as_bytes() {
+            true => before = middle + 1,
+            false => end = middle,
+        }
+    }
+    before
+}
+
 /// Returns whether the path with this number is `path`, without putting it together.
 pub(crate) fn is_path(blocks: &[u64], bytes: &[u8], number: usize, path: &[u8]) -> bool {
     let start = blocks.get(number / BLOCK).and_then(|&start| usize::try_from(start).ok());
@@ -168,6 +182,8 @@ mod tests {
         for (number, path) in paths.iter().enumerate() {
             assert!(read_path(&writer.blocks, &writer.bytes, number, &mut out));
             assert_eq!(out, path.as_bytes());
+            let before = |path: &str| count_before(&writer.blocks, &writer.bytes, paths.len(), path);
+            assert_eq!((before(path), before(&format!("{path}/"))), (number, number + 1));
             for (other, same) in paths.iter().enumerate().map(|(at, other)| (other, at == number)) {
                 assert_eq!(is_path(&writer.blocks, &writer.bytes, number, other.as_bytes()), same);
             }

@@ -18,8 +18,10 @@ pub(crate) struct Schema {
     pub(crate) structure: Arc<Structure>,
     /// Stamp and fingerprint of the first file.
     head: [u64; SchemaRow::NUMBERS],
-    /// The numbers of all files, one after the other as `head` and [`Structure::numbers`] have them: of those that are
-    /// always the same none. Empty while there is one file.
+    /// The numbers of the first file, one after the other as `head` and [`Structure::numbers`] have them. Empty while there
+    /// is one file.
+    first: Vec<u64>,
+    /// The same numbers of all files: of those that are always the same none.
     varying: Vec<Vec<u64>>,
     columns: Vec<Column>,
     rows: u32,
@@ -40,34 +42,35 @@ impl Schema {
         cells: &[Cell],
     ) -> Self {
         let columns = structure.columns.iter().map(|_| Column::default()).collect();
-        let mut schema = Self { hash, structure, head, varying: Vec::new(), columns, rows: 1 };
+        let (first, varying) = (Vec::new(), Vec::new());
+        let mut schema = Self { hash, structure, head, first, varying, columns, rows: 1 };
         schema.push_cells(cells);
         schema
     }
 
     /// Adds a file of this structure.
-    pub(crate) fn push(
-        &mut self,
-        head: [u64; SchemaRow::NUMBERS],
-        numbers: impl Iterator<Item = u64>,
-        cells: &[Cell],
-    ) {
-        if self.varying.is_empty() {
-            self.varying.resize(self.head.len() + self.structure.numbers().count(), Vec::new());
+    pub(crate) fn push(&mut self, head: [u64; SchemaRow::NUMBERS], numbers: &[u64], cells: &[Cell]) {
+        if self.first.is_empty() {
+            self.first.extend(self.head.into_iter().chain(self.structure.numbers()));
+            self.varying.resize(self.first.len(), Vec::new());
         }
-        let rows = self.rows as usize;
-        let first = self.head.into_iter().chain(self.structure.numbers());
-        let these = head.into_iter().chain(numbers);
-        for (all, (first, this)) in self.varying.iter_mut().zip(first.zip(these)) {
-            if all.is_empty() && first != this {
-                all.resize(rows, first);
-            }
-            if !all.is_empty() {
-                all.push(this);
-            }
-        }
+        self.push_numbers(0, &head);
+        self.push_numbers(head.len(), numbers);
         self.rows += 1;
         self.push_cells(cells);
+    }
+
+    /// Adds numbers of a file that stand behind `before` others.
+    fn push_numbers(&mut self, before: usize, numbers: &[u64]) {
+        let first = &self.first[before..];
+        for (all, (first, this)) in self.varying[before..].iter_mut().zip(first.iter().zip(numbers)) {
+            if all.is_empty() && first != this {
+                all.resize(self.rows as usize, *first);
+            }
+            if !all.is_empty() {
+                all.push(*this);
+            }
+        }
     }
 
     fn push_cells(&mut self, cells: &[Cell]) {

@@ -78,12 +78,13 @@ fn interruptible<T: Send>(
 
 /// Builds an index and keeps it at `output`, or its usual place. Returns what `ptview.index` says of it.
 #[pyfunction]
-#[pyo3(signature = (path, output, include, exclude, follow_links, full, fail_on_error, jobs, show))]
+#[pyo3(signature = (path, output, changed, include, exclude, follow_links, full, fail_on_error, jobs, show))]
 #[allow(clippy::too_many_arguments)] // `ptview.index` names them
 pub(crate) fn index<'py>(
     py: Python<'py>,
     path: PathBuf,
     output: Option<PathBuf>,
+    changed: Option<Vec<PathBuf>>,
     include: Vec<String>,
     exclude: Vec<String>,
     follow_links: bool,
@@ -98,6 +99,7 @@ pub(crate) fn index<'py>(
         let options = BuildOptions {
             limits: Limits::default(),
             selection,
+            changed: changed.map(|changed| pt_index::changed_paths(&path, &changed)).transpose()?,
             fail_on_error,
             jobs,
             stop: Some(work.stop.clone()),

@@ -257,18 +257,62 @@ impl<'i> FileEntry<'i> {
     pub fn leaf(&self, name: &str) -> Option<Leaf<'i>> {
         self.leaves().find(|(leaf, _)| *leaf == name).map(|(_, leaf)| leaf)
     }
+}
 
-    /// The numbers in which this file may differ from others of its schema, in the order of
-    /// [`crate::structure::Structure::numbers`].
-    pub(crate) fn numbers(self) -> impl Iterator<Item = u64> {
-        let storages = self.storages().flat_map(|storage| {
-            let row = storage.data();
-            [row.data_offset, row.header_offset, row.packed_bytes, row.bytes, row.crc32, row.name_hash]
-        });
-        let tensors = self
-            .tensors()
-            .flat_map(|tensor| std::iter::once(tensor.storage_offset()).chain(tensor.dims().iter().copied()));
-        storages.chain(tensors)
+/// The numbers in which files of a schema may differ, in the order of [`crate::structure::Structure::numbers`], for one file
+/// after the other: those that are the same in all are not read again.
+pub(crate) struct Numbers {
+    numbers: Vec<u64>,
+    own: Vec<OwnNumber>,
+}
+
+/// A number that files have for themselves.
+struct OwnNumber {
+    position: usize,
+    base: u64,
+    place: VaryingRow,
+}
+
+impl Numbers {
+    /// Takes the numbers of a file of the schema.
+    pub(crate) fn new(file: FileEntry<'_>, numbers: Vec<u64>) -> Self {
+        let mut numbers = Self { numbers, own: Vec::new() };
+        let mut position = 0;
+        let mut next = |base, place: Option<VaryingRow>| {
+            numbers.own.extend(place.map(|place| OwnNumber { position, base, place }));
+            position += 1;
+        };
+        for row in file.storage_rows() {
+            let StorageRow { varying, varying_mask, .. } = *row;
+            let bases =
+                [row.data_offset, row.header_offset, row.packed_bytes, row.bytes, row.crc32, row.name_hash];
+            for (field, base) in (0..).zip(bases) {
+                next(base, file.varying(varying, varying_mask, field));
+            }
+        }
+        for row in file.tensor_rows() {
+            let TensorRow { varying, varying_mask, storage_offset, .. } = *row;
+            next(storage_offset, file.varying(varying, varying_mask, 0));
+            let dims = file.varying(varying, varying_mask, TensorRow::DIMS.trailing_zeros());
+            for at in 0..row.dims_count() as u32 {
+                let place = |first: VaryingRow| VaryingRow {
+                    offset: first.offset.saturating_add(u64::BITS / 8 * at),
+                    width: u64::BITS / 8,
+                };
+                next(0, dims.map(place));
+            }
+        }
+        numbers
+    }
+
+    /// Returns those of another file of the schema.
+    pub(crate) fn of(&mut self, file: FileEntry<'_>) -> &[u64] {
+        for OwnNumber { position, base, place } in &self.own {
+            if let Some(number) = self.numbers.get_mut(*position) {
+                *number = base.wrapping_add(number_at(file.bytes, *place));
+            }
+        }
+        &self.numbers
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub(crate) use self::file::Numbers;
 pub use self::file::{FileEntry, Leaf};
 pub use self::schema::{Key, Node, NodeKind, Schema};
 pub use self::tensor::{StorageEntry, TensorEntry, UsualTensor};
@@ -18,7 +19,7 @@ use crate::column::Column;
 use crate::error::Result;
 use crate::freshness::Stamp;
 use crate::layout::*;
-use crate::paths::{BLOCK, PathReader, is_path, read_path};
+use crate::paths::{BLOCK, PathReader, count_before, is_path, read_path};
 use crate::sections::{Sections, damaged};
 
 /// An index over one or many files: a run of bytes, read in place.
@@ -226,6 +227,12 @@ impl Index {
         let is_this = |number: &u32| is_path(blocks, bytes, *number as usize, path.as_bytes());
         let number = lookup(buckets, slots, hash).find(is_this)?;
         self.file(number as usize)
+    }
+
+    /// Returns the number of the first file whose path does not come before this one.
+    pub(crate) fn first_file_from(&self, path: &str) -> usize {
+        let (blocks, bytes) = (self.section(Kind::PathBlocks), self.section_bytes(Kind::PathBytes));
+        count_before(blocks, bytes, self.file_count(), path)
     }
 
     /// Returns the paths of the files, to be read one after the other.

@@ -45,6 +45,7 @@ def save(object: Any, path: str | os.PathLike[str]) -> None: ...
 def index(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str] | None,
+    changed: list[str | os.PathLike[str]] | None,
     include: list[str],
     exclude: list[str],
     follow_links: bool,

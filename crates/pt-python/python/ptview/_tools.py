@@ -66,6 +66,7 @@ def index(
     paths: Path | Iterable[Path],
     *,
     output: Path | None = None,
+    changed: Iterable[Path] | None = None,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     follow_links: bool = False,
@@ -80,7 +81,9 @@ def index(
     the data, and is what :class:`ptview.Dataset` and :func:`verify` are then given. Where each index is kept is
     ``path`` of its report.
 
-    Files of a folder whose size and time are those of its earlier index are not opened again, unless ``full``.
+    Files of a folder whose size and time are those of its earlier index are not opened again, unless ``full``. Where it
+    is known which files and folders inside it are new, changed or gone, ``changed`` lists them (as paths that could be
+    opened, or could have been): only they are looked at, and all else is as the earlier index says.
     ``include`` and ``exclude`` are globs of relative paths. With ``on_error="skip"`` files that cannot be parsed are
     listed in the report. ``jobs`` threads parse; 0: as many as there are cores. Shows a bar if ``tqdm`` is installed;
     an interrupt stops the work and leaves the earlier index.
@@ -93,10 +96,16 @@ def index(
     several = _several(paths)
     if output is not None and len(several) != 1:
         raise ValueError(f"output is the place of one index, and goes with one path, not {len(several)}")
+    if changed is not None:
+        if full or len(several) != 1:
+            raise ValueError("changed is for one folder that has an index, and does not go with full")
+        changed = _several(changed)
     for path in several:
         with _bar(f"indexing {os.fspath(path)}", progress) as show:
             fail = on_error == "fail"
-            report = _ptview.index(path, output, list(include), list(exclude), follow_links, full, fail, jobs, show)
+            report = _ptview.index(
+                path, output, changed, list(include), list(exclude), follow_links, full, fail, jobs, show
+            )
         reports.append(IndexReport(**report))
     return reports
 
