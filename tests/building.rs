@@ -175,6 +175,32 @@ fn the_number_of_threads_changes_nothing() {
 }
 
 #[test]
+fn a_file_is_the_same_in_an_index_whether_it_is_compared_with_others_or_parsed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one_by_one: Option<Index> = None;
+    for number in 0..200i64 {
+        let x = vec![number as u8; 16 + 16 * usize::from(number % 29 == 7)];
+        let x = Tensor::new::<u8>(&[x.len() as u64 / 4, 4], &x).unwrap();
+        // Integers of every length, positive and negative, also beyond 32 bits.
+        let label = [number, 200 + number, -number, number << 20, number << 33][number as usize % 5];
+        let id = format!("{:03}", number * 7 % 1000);
+        let object = Object::dict([
+            ("x", x.into()),
+            ("y", Object::list([Object::from(label), Object::from(number as f64 / 3.0)])),
+            ("id", Object::from(id)),
+        ]);
+        fs::write(folder.path().join(format!("{number:03}.pt")), write::to_vec(&object).unwrap()).unwrap();
+        // A file that comes alone is parsed.
+        one_by_one = Some(build(folder.path(), one_by_one.as_ref()).index);
+    }
+    let together = BuildOptions { jobs: 1, ..BuildOptions::default() };
+    let together = build_folder(folder.path(), None, &together, |_| {}).unwrap().index;
+    assert_eq!(together.as_bytes(), one_by_one.unwrap().as_bytes());
+    let column = together.column("id").unwrap();
+    assert_eq!((column.len(), column.get(10)), (200, Some(Leaf::Str("070"))));
+}
+
+#[test]
 fn like_files_share_a_schema_also_where_sizes_and_labels_differ() {
     let folder = tempfile::tempdir().unwrap();
     let labels = [Object::from(1), Object::None, Object::from(2.5), Object::from("cat"), Object::from(true)];
