@@ -122,8 +122,10 @@ impl Template {
     /// Makes a template of a file that was parsed, `None` where it cannot be one: it has faults, tensors by the dozen, or a
     /// structure that takes more than its head to see. It holds for files that are parsed with the same limits.
     pub fn of<S: Source + ?Sized>(source: &S, checkpoint: &Checkpoint<'_>, limits: &Limits) -> Option<Self> {
-        if checkpoint.container() != Container::Zip || checkpoint.check().is_err() || checkpoint.aliases_cut()
-        {
+        // Larger trees share tuples of equal integers.
+        let is_small = checkpoint.tree.nodes.len() < SHAPES_FROM_NODES;
+        let is_sound = checkpoint.check().is_ok() && !checkpoint.aliases_cut();
+        if checkpoint.container() != Container::Zip || !is_small || !is_sound {
             return None;
         }
         let File::Pickles(archive, pickles) = File::read(source, limits).ok()? else { return None };
@@ -366,8 +368,7 @@ fn free_scalars(
     }
     marks.write(&mut text);
     let (mut tree, root, _) = run(&text, &mut |_| ())?;
-    // Larger trees share tuples of equal integers.
-    if tree.nodes.len() >= SHAPES_FROM_NODES || tree.nodes.len() != checkpoint.tree.nodes.len() {
+    if tree.nodes.len() != checkpoint.tree.nodes.len() {
         return None;
     }
     let is_free = free_marks(&tree, root, &marks);

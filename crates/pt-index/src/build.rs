@@ -319,6 +319,8 @@ struct Scratch {
 #[derive(Default)]
 struct Reading {
     buffer: Vec<u8>,
+    /// Whether a large file may be like one before, which shows in its ends.
+    may_be_like: bool,
     /// So many files are read whole before one is asked again whether it is in memory.
     whole: u32,
 }
@@ -328,6 +330,27 @@ impl Reading {
     fn of_one() -> Self {
         Self { whole: u32::MAX, ..Self::default() }
     }
+
+    /// Reads both ends of an archive; `None` for other files, and where `read` says that it did not.
+    fn ends<'a>(&'a mut self, file: &'a OpenFile, read: impl Fn(&mut [u8], u64) -> bool) -> Option<Ends<'a>> {
+        if self.buffer.len() < 2 * END_BYTES {
+            self.buffer.resize(2 * END_BYTES, 0);
+        }
+        let (first, last) = self.buffer[..2 * END_BYTES].split_at_mut(END_BYTES);
+        if !read(first, 0) || !read(last, file.len() - END_BYTES as u64) {
+            self.whole = WHOLE_AFTER_MISS;
+            return None;
+        }
+        let is_archive = detect(&*first).is_ok_and(|container| container == Container::Zip);
+        is_archive.then_some(Ends { file, first, last })
+    }
+
+    /// Returns whether a small file should be asked whether it is in memory.
+    fn may_be_in_memory(&mut self) -> bool {
+        let left = self.whole.checked_sub(1);
+        self.whole = left.unwrap_or_default();
+        left.is_none()
+    }
 }
 
 fn look_at(folder: &Folder, file: &Found, limits: &Limits, scratch: &mut Scratch) -> Outcome {
@@ -336,6 +359,7 @@ fn look_at(folder: &Folder, file: &Found, limits: &Limits, scratch: &mut Scratch
     }
     let mut stamp = Stamp::default();
     let Scratch { reading, record, moulds } = scratch;
+    reading.may_be_like = !moulds.is_empty();
     let taken_down = folder.open_file(&file.path).and_then(|(open, found)| {
         stamp = found;
         with_source(
@@ -383,11 +407,17 @@ fn with_source<T>(
 ) -> Result<T> {
     let failed = |source| Error::File { path: path(), source };
     if file.len() > WHOLE_FILE_BYTES {
-        return then(file).map_err(failed);
+        let read = |buffer: &mut [u8], offset| file.read_exact_at(buffer, offset).is_ok();
+        let ends = if reading.may_be_like { reading.ends(file, read) } else { None };
+        return match &ends {
+            Some(ends) => then(ends).map_err(failed),
+            None => then(file).map_err(failed),
+        };
     }
     // From a disk, all of it comes as fast as parts do. In memory most of it would be copied for nothing.
     if file.len() >= ENDS_FROM_BYTES
-        && let Some(ends) = read_ends(file, reading)
+        && reading.may_be_in_memory()
+        && let Some(ends) = reading.ends(file, |buffer, offset| file.read_cached_at(buffer, offset))
     {
         return then(&ends).map_err(failed);
     }
@@ -400,25 +430,6 @@ fn with_source<T>(
     let bytes = &mut buffer[..length];
     file.read_exact_at(bytes, 0).map_err(|error| Error::io(&path(), "read")(error))?;
     then(&&*bytes).map_err(failed)
-}
-
-/// Reads both ends of an archive; `None` for one that is not in memory, and for other files.
-fn read_ends<'a>(file: &'a OpenFile, reading: &'a mut Reading) -> Option<Ends<'a>> {
-    let Reading { buffer, whole } = reading;
-    if let Some(left) = whole.checked_sub(1) {
-        *whole = left;
-        return None;
-    }
-    if buffer.len() < 2 * END_BYTES {
-        buffer.resize(2 * END_BYTES, 0);
-    }
-    let (first, last) = buffer[..2 * END_BYTES].split_at_mut(END_BYTES);
-    if !file.read_cached_at(first, 0) || !file.read_cached_at(last, file.len() - END_BYTES as u64) {
-        *whole = WHOLE_AFTER_MISS;
-        return None;
-    }
-    let is_archive = detect(&*first).is_ok_and(|container| container == Container::Zip);
-    is_archive.then_some(Ends { file, first, last })
 }
 
 /// Compares every file of an index with what is there, in parallel.

@@ -44,6 +44,10 @@ impl Default for Moulds {
 }
 
 impl Moulds {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.few.is_empty()
+    }
+
     /// Takes down a file, if it is like one before.
     pub(crate) fn fill(&mut self, stamp: Stamp, source: &dyn Source) -> Option<SharedRecord> {
         let fit = |(at, mould): (usize, &Mould)| Some((at, mould.fill(stamp, source)?));
