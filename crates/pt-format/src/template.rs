@@ -32,6 +32,8 @@ use crate::structure::PartKind;
 
 /// Numbers and texts in a pickle that are told apart: as many as fit into the shortest numbers.
 const SCALARS_MAX: usize = 256;
+/// Longer pickles and directories are not those of small files, which this is for.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// A signature is all that parsing looks at in the beginning of an archive, but for the pickle.
 const SIGNATURE_BYTES: usize = 4;
 
@@ -129,8 +131,10 @@ impl Template {
             return None;
         }
         let File::Pickles(archive, pickles) = File::read(source, limits).ok()? else { return None };
-        // Before another one is known, the header of the record that tells it is read.
-        if !archive.has_usual_alignment() {
+        let directory = archive.directory_offset();
+        let end_bytes = usize::try_from(source.len() - directory).ok()?;
+        // Before another alignment is known, the header of the record that tells it is read.
+        if end_bytes.max(pickles.bytes().len()) > HEAD_BYTES_MAX || !archive.has_usual_alignment() {
             return None;
         }
         let scalars = free_scalars(&pickles, checkpoint, limits)?;
@@ -146,12 +150,10 @@ impl Template {
                 fixed.push(Stretch::read(source, record.data_offset, record.bytes.try_into().ok()?)?);
             }
         }
-        let directory = archive.directory_offset();
-        let end = Stretch::read(source, directory, (source.len() - directory).try_into().ok()?)?;
         let mut template = Self {
             file_bytes: source.len(),
             pickle,
-            end,
+            end: Stretch::read(source, directory, end_bytes)?,
             directory_bytes: archive.directory().len(),
             fixed,
             roots: Vec::new(),
