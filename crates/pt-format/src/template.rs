@@ -51,6 +51,9 @@ const SIGNATURE_BYTES: usize = 4;
 ///
 /// let alike = template.compare(&second).unwrap();
 /// assert_eq!(alike.fingerprint(), Checkpoint::parse(&second, &Limits::default())?.fingerprint());
+/// // The bytes of `x` lie where they lie in the first file.
+/// let places = checkpoint.storages().map(|storage| storage.record().unwrap().data_offset);
+/// assert!(alike.records().map(|record| record.data_offset).eq(places));
 /// // The first scalar of the file is an integer.
 /// assert_eq!(alike.scalars().collect::<Vec<_>>(), [(0, Scalar::Int(4))]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
