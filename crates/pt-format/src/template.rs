@@ -364,7 +364,7 @@ fn free_scalars(
     let run = |text: &[u8], watch: &mut dyn FnMut(usize)| {
         let tree = Tree::new(Cow::Owned(text.to_vec()));
         let ids = PersistentIds::Storage;
-        Machine::run_watched(tree, 0..text.len(), ids, limits, pickle.record, watch).ok()
+        Machine::run_watched(tree, 0..text.len(), ids, limits, pickle.record, Some(watch)).ok()
     };
     let (mut marks, mut is_marked) = (Marks::default(), true);
     run(&text, &mut |at| is_marked = is_marked && marks.add(&text, at).is_some())?;

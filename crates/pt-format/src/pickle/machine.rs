@@ -103,7 +103,7 @@ impl<'s> Machine<'s, '_> {
         limits: &Limits,
         record: &str,
     ) -> Result<(Tree<'s>, Raw, usize)> {
-        Self::run_watched(tree, range, persistent_ids, limits, record, |_| ())
+        Self::run_watched(tree, range, persistent_ids, limits, record, None)
     }
 
     /// The same. `watch` is told where in the text each opcode stands, but for those that put what was just made into the
@@ -114,7 +114,7 @@ impl<'s> Machine<'s, '_> {
         persistent_ids: PersistentIds,
         limits: &Limits,
         record: &str,
-        mut watch: impl FnMut(usize),
+        mut watch: Option<&mut dyn FnMut(usize)>,
     ) -> Result<(Tree<'s>, Raw, usize)> {
         let length = range.len();
         let values_max = limits.values.min(VALUES_MAX);
@@ -142,7 +142,9 @@ impl<'s> Machine<'s, '_> {
         machine.tree.items.reserve((length / 6).min(1 << 21));
         loop {
             let opcode_at = machine.at();
-            watch(opcode_at);
+            if let Some(watch) = &mut watch {
+                watch(opcode_at);
+            }
             match machine.step() {
                 Ok(false) => {}
                 Ok(true) => break,
