@@ -45,8 +45,8 @@ pub struct BuildOptions {
     /// Which files of the folder are looked at.
     pub selection: Selection,
     /// The files and folders that are looked at, those below them included, if the caller knows which have come, changed or
-    /// gone since the earlier index: relative to the folder, `/` between parts, `""` for all of it. Everything else is taken
-    /// over unseen. [`changed_paths`](crate::changed_paths) makes them of paths as users give them.
+    /// gone since the earlier index: relative to the folder, spelled as it lists them, `/` between parts, `""` for all of
+    /// it. Everything else is taken over unseen. [`changed_paths`](crate::changed_paths) makes them of paths as users give them.
     pub changed: Option<Vec<String>>,
     /// Refuse the folder at the first file that cannot be parsed, instead of listing it as skipped.
     pub fail_on_error: bool,
