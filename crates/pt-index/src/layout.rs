@@ -247,6 +247,11 @@ pub(crate) struct StorageRow {
 impl StorageRow {
     /// Fields in which files may differ: the first ones.
     pub(crate) const NUMBERS: u32 = 6;
+
+    /// Returns those fields.
+    pub(crate) fn numbers(&self) -> [u64; Self::NUMBERS as usize] {
+        [self.data_offset, self.header_offset, self.packed_bytes, self.bytes, self.crc32, self.name_hash]
+    }
 }
 
 /// A number in which files differ: it is `base + the bytes at offset`, little-endian, wrapping. Sizes and strides that

@@ -317,9 +317,7 @@ impl Structure {
     /// Returns the numbers in which like files may differ, in the order storages, tensors; a tensor's storage offset comes
     /// before its sizes and strides.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
-        let storages = self.storages.iter().flat_map(|row| {
-            [row.data_offset, row.header_offset, row.packed_bytes, row.bytes, row.crc32, row.name_hash]
-        });
+        let storages = self.storages.iter().flat_map(StorageRow::numbers);
         let tensors = self.tensors.iter().flat_map(|row| {
             let dims = &self.dims[row.dims as usize..][..row.dims_count()];
             std::iter::once(row.storage_offset).chain(dims.iter().copied())

@@ -284,9 +284,7 @@ impl Numbers {
         };
         for row in file.storage_rows() {
             let StorageRow { varying, varying_mask, .. } = *row;
-            let bases =
-                [row.data_offset, row.header_offset, row.packed_bytes, row.bytes, row.crc32, row.name_hash];
-            for (field, base) in (0..).zip(bases) {
+            for (field, base) in (0..).zip(row.numbers()) {
                 next(base, file.varying(varying, varying_mask, field));
             }
         }
