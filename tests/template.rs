@@ -7,96 +7,30 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pt_format::write::{self, Object, Tensor};
-use pt_format::{Checkpoint, Fingerprint, Kind, Limits, PartKind, Record, Scalar, Template};
+use pt_format::{Checkpoint, Limits, Template};
 use rayon::prelude::*;
 
-use crate::common::{Pickle, readable_fixtures, torch_like};
+use crate::common::{Description, Pickle, readable_fixtures, torch_like};
 
 /// Bytes of a file that are changed one by one: its ends, where the head is.
 const END_BYTES: usize = 4 << 10;
 /// Pairs of bytes that are changed together, of each file.
 const PAIRS: usize = 20_000;
 
-/// All that is known of a file.
-#[derive(Debug, PartialEq)]
-struct Description {
-    fingerprint: Fingerprint,
-    /// Tensors, storages but for their records, and the parts of the object but for scalars.
-    structure: Vec<String>,
-    records: Vec<Option<Record>>,
-    /// Plain scalars.
-    leaves: Vec<String>,
-}
-
-fn show(scalar: Scalar<'_>) -> String {
-    match scalar {
-        Scalar::Int(value) => format!("int {value}"),
-        Scalar::Float(value) => format!("float {:#x}", value.to_bits()),
-        Scalar::Str(value) => format!("str {value:?}"),
-    }
-}
-
-fn describe(checkpoint: &Checkpoint<'_>) -> Description {
-    let mut structure = vec![format!("{:?} {:?}", checkpoint.container(), checkpoint.byte_order())];
-    for tensor in checkpoint.tensors() {
-        let place = (tensor.storage().map(|storage| storage.index()), tensor.storage_offset());
-        let alias = tensor.alias_of().map(|first| first.index());
-        structure.push(format!(
-            "{} {:?} {:?} {:?} {:?} {place:?} {alias:?} {:?} {:?} {:?} {:?} {:?}",
-            tensor.name(),
-            tensor.path(),
-            tensor.dtype(),
-            tensor.shape(),
-            tensor.stride(),
-            tensor.layout(),
-            tensor.flags(),
-            tensor.class(),
-            tensor.quantizer(),
-            tensor.fault(),
-        ));
-    }
-    for storage in checkpoint.storages() {
-        structure.push(format!("{} {:?}", storage.nbytes(), storage.fault()));
-    }
-    let mut leaves = Vec::new();
-    for part in checkpoint.structure() {
-        let (key, value) = (part.key.map(|key| key.component()), part.value);
-        structure.push(format!(
-            "{:?} {key:?} {} {} {:?}",
-            part.kind,
-            part.position,
-            part.depth,
-            value.class()
-        ));
-        if part.kind == PartKind::Leaf {
-            leaves.push(match (value.as_i64(), value.as_f64(), value.as_str()) {
-                _ if value.kind() == Kind::Bool => format!("{:?}", value.as_bool()),
-                (Some(value), ..) => show(Scalar::Int(value)),
-                (_, Some(value), _) => show(Scalar::Float(value)),
-                (.., Some(value)) => show(Scalar::Str(value)),
-                (None, None, None) => format!("{:?}", value.kind()),
-            });
-        }
-    }
-    let records = checkpoint.storages().map(|storage| storage.record()).collect();
-    Description { fingerprint: checkpoint.fingerprint(), structure, records, leaves }
-}
-
 /// A file, its template, and what it says.
 struct Sample {
     name: String,
     bytes: Vec<u8>,
     template: Template,
-    structure: Vec<String>,
-    leaves: Vec<String>,
+    description: Description,
 }
 
 impl Sample {
     fn of(name: &str, bytes: Vec<u8>) -> Option<Self> {
         let checkpoint = Checkpoint::parse(&bytes, &Limits::default()).unwrap();
         let template = Template::of(&bytes, &checkpoint, &Limits::default())?;
-        let Description { structure, leaves, .. } = describe(&checkpoint);
-        let sample = Self { name: name.to_owned(), bytes, template, structure, leaves };
+        let description = Description::of(&checkpoint);
+        let sample = Self { name: name.to_owned(), bytes, template, description };
         assert!(sample.agrees(&sample.bytes), "{name} is not like itself");
         Some(sample)
     }
@@ -104,20 +38,10 @@ impl Sample {
     /// Returns whether a file matches the template; it then must be what parsing it says.
     fn agrees(&self, bytes: &[u8]) -> bool {
         let Some(alike) = self.template.compare(bytes) else { return false };
-        let mut leaves = self.leaves.clone();
-        for (leaf, scalar) in alike.scalars() {
-            leaves[leaf] = show(scalar);
-        }
-        let said = Description {
-            fingerprint: alike.fingerprint(),
-            structure: self.structure.clone(),
-            records: alike.records().map(Some).collect(),
-            leaves,
-        };
         let parsed = Checkpoint::parse(bytes, &Limits::default()).unwrap_or_else(|error| {
             panic!("{}: matches, and cannot be parsed: {error}", self.name);
         });
-        assert_eq!(said, describe(&parsed), "{}", self.name);
+        assert_eq!(self.description.told_by(&alike), Description::of(&parsed), "{}", self.name);
         true
     }
 

@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)] // each test program uses its part
 
 mod archive;
+mod description;
 mod pickle;
 mod tree;
 
@@ -18,6 +19,7 @@ use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
 pub use self::archive::torch_like;
+pub use self::description::Description;
 pub use self::pickle::Pickle;
 pub use self::tree::{normalized, tree};
 
