@@ -30,6 +30,7 @@ mod layout;
 mod listing;
 mod mould;
 mod paths;
+mod reading;
 mod record;
 mod save;
 mod schema;

@@ -12,11 +12,11 @@ use std::path::{Component, Path, PathBuf};
 use pt_format::{Checkpoint, Limits};
 use serde::Deserialize;
 
-use crate::build::with_checkpoint;
 use crate::builder::IndexBuilder;
 use crate::error::{Error, Result};
 use crate::freshness::Stamp;
 use crate::index::Index;
+use crate::reading::with_checkpoint;
 use crate::source::FileSource;
 
 /// What the names of such files end in.
